@@ -1,0 +1,68 @@
+"""What every backend can do; local processes, containers and pods behave alike behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .runtime.request import TrainRequest
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """Where a run is to be found: the backend's name, the run's name and id, and its time.
+
+    `created` is Unix time in seconds. `live` says whether its head was alive when looked at.
+    """
+
+    backend: str
+    name: str
+    id: str
+    created: float = 0.0
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The infrastructure's view of a worker (None: of the head), apart from what it says itself.
+
+    `phase` is one of "pending", "running", "gone"; `reason` is for reading.
+    """
+
+    worker: int | None
+    phase: str
+    reason: str = ""
+    host: str = ""
+
+
+class Backend(Protocol):
+    """Six methods; a run is a directory, and whoever wants to know something reads a file."""
+
+    name: str
+
+    def start(self, request: TrainRequest, payload: Path) -> RunRef:
+        """Start the run, or go on with it where its directory exists and its head is dead."""
+
+    def runs(self) -> Iterable[RunRef]:
+        """Return the runs there are, newest first."""
+
+    def placements(self, run: RunRef) -> Iterator[Placement]:
+        """Yield where the workers are, as the infrastructure sees it, until the run has ended."""
+
+    def read(
+        self, run: RunRef, path: str, offset: int = 0, follow: bool = False
+    ) -> Iterator[bytes]:
+        """Yield a file of the run directory from `offset`; with `follow` until the run has ended.
+
+        A directory gives its index as JSON. A file that does not exist raises FileNotFoundError,
+        with `follow` it is waited for. While following, an empty chunk is yielded now and then,
+        so that a reader can stop.
+        """
+
+    def stop(self, run: RunRef, grace_s: float) -> None:
+        """Stop at the next step and save what there is; after `grace_s` (0: at once) kill."""
+
+    def delete(self, run: RunRef) -> None:
+        """Remove the run and everything of it; a live one is killed first."""

@@ -1,0 +1,254 @@
+"""Runs as processes on this machine: one head with its trainers, reading files directly."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..backend import Placement, RunRef
+from ..errors import BackendError, NameInUse, NoSuchRun
+from ..runtime.errors import Corrupt
+from ..runtime.request import TrainRequest
+from ..runtime.rundir import RunDir
+
+#: How often a followed file is looked at, in seconds; the first looks come faster.
+POLL_S = (0.02, 0.1)
+#: Pieces in which a file is read, in bytes.
+CHUNK = 4 << 20
+#: Environment that TensorFlow or Keras reads when imported: a spare process with another one
+#: would train differently.
+_AT_IMPORT = ("TF_", "KERAS_", "CUDA_", "XLA_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_")
+
+
+def home() -> Path:
+    """Return the folder of all local runs; NBTRAIN_HOME overrides where nbtrain keeps its data."""
+    import platformdirs
+
+    base = os.environ.get("NBTRAIN_HOME") or platformdirs.user_data_dir("nbtrain")
+    return Path(base) / "runs"
+
+
+class LocalBackend:
+    """Trains on this machine; a run goes on when the kernel that started it is gone."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._spare: _Host | None = None
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Start a spare process that imports TensorFlow, for the next run to claim."""
+        with self._lock:
+            if self._spare is None or not self._spare.fits():
+                self._spare = _Host()
+
+    def start(self, request: TrainRequest, payload: Path) -> RunRef:
+        """Start a head; see `Backend.start`.
+
+        Raises
+        ------
+        NameInUse
+            If a head is at work on this run already.
+        """
+        rundir = RunDir(home() / request.id)
+        rundir.create()
+        target = rundir / RunDir.PAYLOAD
+        if payload != target:
+            shutil.move(payload, target)
+        if not (rundir / RunDir.REQUEST).exists():
+            rundir.write_json(RunDir.REQUEST, request.to_json())
+        lock = _take_lock(rundir)
+        if lock is None:
+            raise NameInUse(f"the run {request.id} is at work already")
+        try:
+            self._claim().give(rundir, lock)
+        finally:
+            os.close(lock)
+        return RunRef(self.name, request.name, request.id, request.created, live=True)
+
+    def _claim(self) -> _Host:
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None and spare.fits():
+            return spare
+        return _Host()
+
+    def runs(self) -> Iterable[RunRef]:
+        """Return the runs below `home()`, newest first."""
+        found = []
+        for request in home().glob("*/" + RunDir.REQUEST):
+            with contextlib.suppress(Corrupt, OSError, KeyError):
+                raw = RunDir(request.parent).read_json(RunDir.REQUEST)
+                live = is_live(RunDir(request.parent))
+                found.append(RunRef(self.name, raw["name"], raw["id"], raw["created"], live))
+        return sorted(found, key=lambda ref: ref.created, reverse=True)
+
+    def placements(self, run: RunRef) -> Iterator[Placement]:
+        """Yield where the head is: the workers are its children and speak for themselves."""
+        rundir = self._rundir(run)
+        while is_live(rundir):
+            yield Placement(None, "running", host=socket.gethostname())
+            time.sleep(POLL_S[1] * 5)
+        yield Placement(None, "gone")
+
+    def read(
+        self, run: RunRef, path: str, offset: int = 0, follow: bool = False
+    ) -> Iterator[bytes]:
+        """Yield a file of the run directory; see `Backend.read`."""
+        rundir = self._rundir(run)
+        target = rundir / path
+        if target.is_dir():
+            yield json.dumps(rundir.index(path)).encode()
+            return
+        if not follow:
+            yield from _pieces(target, offset)
+            return
+        pause = POLL_S[0]
+        while True:
+            live = is_live(rundir)  # asked first: what is written before the end is read after
+            got = 0
+            with contextlib.suppress(FileNotFoundError):
+                for piece in _pieces(target, offset + got):
+                    got += len(piece)
+                    yield piece
+            offset += got
+            if not live and not got:
+                return
+            if not got:
+                yield b""
+                time.sleep(pause)
+            pause = POLL_S[0] if got else min(pause * 1.5, POLL_S[1])
+
+    def stop(self, run: RunRef, grace_s: float) -> None:
+        """Ask the head to stop; kill it, and with it the trainers, after `grace_s`."""
+        rundir = self._rundir(run)
+        if grace_s > 0:
+            _signal_head(rundir, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while is_live(rundir):
+            if time.monotonic() >= deadline:
+                _signal_head(rundir, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(POLL_S[0])
+
+    def delete(self, run: RunRef) -> None:
+        """Kill the run if it is live and remove its directory."""
+        rundir = self._rundir(run)
+        self.stop(run, 0)
+        shutil.rmtree(rundir.path, ignore_errors=True)
+
+    def path(self, run: RunRef) -> Path:
+        """Return the run directory (this machine has it)."""
+        return self._rundir(run).path
+
+    def _rundir(self, run: RunRef) -> RunDir:
+        rundir = RunDir(home() / run.id)
+        if not (rundir / RunDir.REQUEST).exists():
+            raise NoSuchRun(f"the run {run.id} is gone from this machine (deleted?)")
+        return rundir
+
+
+class _Host:
+    """A head process that waits for its run; it ends with the kernel unless it was given one."""
+
+    def __init__(self) -> None:
+        from ..payload import runtime_zip
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = ours
+        self._key = _environment_key()
+        environment = os.environ | {
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        }
+        with theirs, tempfile.TemporaryFile() as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(runtime_zip()), "host", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # not to be interrupted or restarted with the kernel
+            )
+        _reap_in_background(self._process)
+
+    def fits(self) -> bool:
+        """Tell whether it is alive and was started in an environment like the present one."""
+        return self._process.poll() is None and self._key == _environment_key()
+
+    def give(self, rundir: RunDir, lock: int) -> None:
+        """Hand over a run directory and the lock on it."""
+        try:
+            socket.send_fds(self._socket, [os.fsencode(rundir.path)], [lock])
+        except OSError as error:
+            raise BackendError(
+                f"the head process could not be started: {error}",
+                f"Its log: {rundir / RunDir.HEAD_LOG}",
+            ) from None
+        finally:
+            self._socket.close()
+
+
+def _reap_in_background(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, so that it does not stay behind as a zombie of the kernel."""
+    threading.Thread(target=process.wait, name="nbtrain-reaper", daemon=True).start()
+
+
+def _environment_key() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(_AT_IMPORT)))
+
+
+def _take_lock(rundir: RunDir) -> int | None:
+    """Return the locked lock file of a run, or None while a head holds it."""
+    fd = os.open(rundir / RunDir.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def is_live(rundir: RunDir) -> bool:
+    """Tell whether a head is at work on a run: it holds the lock for as long as it lives."""
+    try:
+        fd = os.open(rundir / RunDir.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two readers who look at the same time don't see each other.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _signal_head(rundir: RunDir, number: int) -> None:
+    """Signal the head, whose pid can't be another process' while the lock is held."""
+    with contextlib.suppress(Corrupt, FileNotFoundError, ProcessLookupError, KeyError):
+        pid = rundir.read_json(RunDir.HEAD)["pid"]
+        if is_live(rundir):
+            os.kill(pid, number)
+
+
+def _pieces(path: Path, offset: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while data := file.read(CHUNK):
+            yield data

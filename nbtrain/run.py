@@ -1,0 +1,468 @@
+"""The handle of a run: what a cell leaves in the notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import backends
+from .backend import Backend, RunRef
+from .errors import NoSuchRun, NotReady, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
+from .files import RunPath
+from .runtime import events
+from .runtime.events import Event
+from .runtime.request import TrainRequest
+from .runtime.rundir import RunDir
+from .state import RunState, fold, initial, mark_lost
+
+if TYPE_CHECKING:
+    import keras
+
+
+class History:
+    """What `Model.fit` would have returned: `.history` and `.epoch` as in Keras' own History."""
+
+    def __init__(self, history: dict[str, list[float]], epoch: list[int]) -> None:
+        self.history, self.epoch = history, epoch
+
+    def __repr__(self) -> str:
+        return f"History({len(self.epoch)} epochs: {', '.join(self.history)})"
+
+
+class Log(str):
+    """A worker's log; shows as text and not as a Python string."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Run:
+    """A training run, live or ended.
+
+    Attributes
+    ----------
+    name, id : str
+        The name is the notebook's; the id tells runs of one name apart.
+    """
+
+    def __init__(self, backend: Backend, ref: RunRef, request: TrainRequest) -> None:
+        self.name, self.id = ref.name, ref.id
+        self._backend, self._ref, self._request = backend, ref, request
+        self._state = initial(
+            ref.name, ref.id, ref.backend, request.workers, request.created, request.epochs
+        )
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        self._followed = False
+        self._thread: threading.Thread | None = None
+        self._model: keras.Model | None = None
+        self._display: Any = None
+
+    # -- what it is and how it goes -----------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """What the run is doing, or how it ended: "training", "succeeded", "failed", ..."""
+        return self.state.status
+
+    @property
+    def state(self) -> RunState:
+        """All that is known of the run now."""
+        self._follow()
+        if not self._ref_is_live():
+            self._until(lambda: self._followed)
+        return self._state
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The events so far; `watch` iterates over those to come as well."""
+        self.state  # noqa: B018  begins to follow
+        return tuple(self._events)
+
+    def watch(self) -> Iterator[Event]:
+        """Yield the events from the first one to the last, as they happen."""
+        self._follow()
+        seen = 0
+        while True:
+            self._until(lambda: len(self._events) > seen or self._followed)
+            if len(self._events) == seen:
+                return
+            yield self._events[seen]
+            seen += 1
+
+    def wait_for(
+        self, condition: Callable[[RunState], object], timeout: float | None = None
+    ) -> RunState:
+        """Wait until `condition(state)` holds, and return that state.
+
+        Raises
+        ------
+        WaitTimeout
+            If it does not within `timeout` seconds.
+        NotReady
+            If the run ended without it.
+        """
+        self._follow()
+        self._until(lambda: condition(self._state) or self._followed, timeout)
+        if not condition(self._state):
+            raise NotReady(f"{self.name} ended ({self._state.status}) before that came about")
+        return self._state
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait until the run has ended, however it ended.
+
+        Parameters
+        ----------
+        timeout
+            In seconds; None waits for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeout
+            If the run goes on for longer.
+        WaitInterrupted
+            If the kernel is interrupted; the run goes on.
+        """
+        self._follow()
+        with self._shown_while_waiting():
+            self._until(lambda: self._followed, timeout)
+        return self
+
+    # -- results ------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained model: compiled, with its optimizer's state. Waits for the end of the run.
+
+        Raises
+        ------
+        RunFailed
+            If the run failed; it shows the user's own traceback.
+        RunStopped
+            If it was stopped before there was anything to save.
+        """
+        if self._model is None:
+            self.wait()
+            self._raise_unless_trained()
+            self._model = self.load()
+        return self._model
+
+    def load(self) -> keras.Model:
+        """Return the model with the newest weights that were saved, also those of a failed run.
+
+        Raises
+        ------
+        NotReady
+            If no weights were saved yet.
+        """
+        from . import trained
+
+        saved = self.state.saved
+        name = RunDir.WEIGHTS if "weights" in saved else ""
+        if not name and "checkpoint" in saved:
+            name = saved["checkpoint"].path
+        if not name:
+            raise NotReady(f"{self.name} has saved no weights yet", f"{self.name}.wait() waits.")
+        offered = {"workers": self._request.workers, "worker": 0, "batch": self._request.batch}
+        with self._local(RunDir.PAYLOAD) as payload, self._local(name) as weights:
+            return trained.load(payload, weights, offered)
+
+    @property
+    def history(self) -> History:
+        """The history, as `fit` returns it. Waits for the end of the run."""
+        self.wait()
+        self._raise_unless_trained()
+        with contextlib.suppress(FileNotFoundError):
+            raw = json.loads(self._read(RunDir.HISTORY))
+            return History(raw["history"], raw["epoch"])
+        return History(dict(self._state.history), list(self._state.epoch_numbers))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The values of the last epoch that is over; empty before the first one is."""
+        return {k: v[-1] for k, v in self.state.history.items() if v}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model card: code, data, versions, seed, times, failures. Waits for the end."""
+        self.wait()
+        card: dict[str, Any] = json.loads(self._read(RunDir.CARD))
+        return card
+
+    def logs(self, worker: int = 0) -> Log:
+        """Return what a worker wrote to its standard output and error."""
+        if not 0 <= worker < self._request.workers:
+            raise NotReady(
+                f"{self.name} has no worker {worker}", f"Workers: 0 to {self._request.workers - 1}."
+            )
+        with contextlib.suppress(FileNotFoundError):
+            return Log(self._read(RunDir("").log(worker)).decode("utf-8", "replace"))
+        return Log("")
+
+    def follow_logs(self, worker: int = 0) -> Iterator[str]:
+        """Yield a worker's log as it grows, until the run has ended."""
+        for piece in self._backend.read(self._ref, RunDir("").log(worker), follow=True):
+            yield piece.decode("utf-8", "replace")
+
+    @property
+    def files(self) -> RunPath:
+        """The run directory, to be read like a `pathlib.Path`."""
+        return RunPath(self._backend, self._ref)
+
+    # -- what can be done with it ---------------------------------------------------------------
+
+    def stop(self, grace: float = 120.0) -> Run:
+        """Stop at the next step; what there is is saved and `model` returns it.
+
+        Parameters
+        ----------
+        grace
+            Seconds until a run that does not come to a stop is killed; 0 kills at once.
+        """
+        self._backend.stop(self._ref, grace)
+        self._follow()
+        self._until(lambda: self._followed)
+        return self
+
+    def delete(self) -> None:
+        """Remove the run and all its files; a live run is killed first."""
+        self._backend.delete(self._ref)
+
+    def rerun(self, **changes: Any) -> Run:
+        """Train again with the same functions, data, seed and options, except for `changes`."""
+        from .training import rerun
+
+        return rerun(self, **changes)
+
+    # -- how it looks ---------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        from .report import text
+
+        return text(self.state, time.time())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from .report import html, text
+
+        state = self.state
+        return {"text/html": html(state, time.time()), "text/plain": text(state, time.time())}
+
+    def display(self) -> None:
+        """Show the run here, and keep what is shown up to date until it has ended."""
+        from .display import LiveDisplay
+
+        self._follow()
+        self._display = LiveDisplay(lambda: self._state)
+        self._display.show()
+
+    # -- following ------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._read_events, name=f"nbtrain-{self.name}", daemon=True
+            )
+            self._thread.start()
+
+    def _read_events(self) -> None:
+        rest = b""
+        try:
+            for piece in self._backend.read(self._ref, RunDir.EVENTS, follow=True):
+                *lines, rest = (rest + piece).split(b"\n")
+                self._take(lines)
+                if self._state.ended:
+                    break
+        except NoSuchRun as error:
+            self._lose(str(error))
+        else:
+            self._lose("its head process is gone")
+        with self._changed:
+            self._followed = True
+            self._changed.notify_all()
+        if self._display is not None:
+            self._display.update()
+            self._display.close()
+
+    def _take(self, lines: list[bytes]) -> None:
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                event = events.decode(line)
+                if event is not None:
+                    self._events.append(event)
+                    self._state = fold(self._state, event)
+        if lines:
+            with self._changed:
+                self._changed.notify_all()
+            if self._display is not None:
+                self._display.update()
+
+    def _lose(self, why: str) -> None:
+        if not self._state.ended:
+            self._state = mark_lost(
+                self._state, f"{why}; nbtrain.attach({self.name!r}) goes on from what there is"
+            )
+
+    def _until(self, condition: Callable[[], object], timeout: float | None = None) -> None:
+        """Wait, letting interrupts through; they only end the waiting."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._changed:
+                while not condition():
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise WaitTimeout(
+                            f"{self.name} is still {self._state.status} after {timeout:g} s",
+                            "It goes on; wait again, or stop it with .stop().",
+                        )
+                    # Short waits: a longer one would hold an interrupt back on some platforms.
+                    self._changed.wait(min(0.5, left) if left is not None else 0.5)
+        except KeyboardInterrupt:
+            raise WaitInterrupted(
+                f"stopped waiting; {self.name} goes on ({self._state.status})",
+                f"{self.name}.stop() stops it and saves what there is.",
+            ) from None
+
+    @contextlib.contextmanager
+    def _shown_while_waiting(self) -> Iterator[None]:
+        from .display import waiting
+
+        with waiting(self):
+            yield
+
+    def _ref_is_live(self) -> bool:
+        return self._ref.live
+
+    def _raise_unless_trained(self) -> None:
+        state = self._state
+        if state.status == "succeeded" or (state.status == "stopped" and "weights" in state.saved):
+            return
+        if state.status == "stopped":
+            raise RunStopped(f"{self.name} was stopped before there was anything to save")
+        failure = state.failures[-1] if state.failures else None
+        fix = ""
+        if "weights" in state.saved or "checkpoint" in state.saved:
+            fix = f"{self.name}.load() gives the model with the weights of the last checkpoint."
+        raise RunFailed(
+            state.message or f"{self.name} failed",
+            fix,
+            worker=failure.worker if failure else None,
+            cause=failure.cause if failure else "lost",
+            traceback=failure.traceback if failure else "",
+        )
+
+    def _read(self, name: str) -> bytes:
+        return b"".join(self._backend.read(self._ref, name))
+
+    @contextlib.contextmanager
+    def _local(self, name: str) -> Iterator[Path]:
+        """Give a file of the run directory as a file of this machine."""
+        path = getattr(self._backend, "path", None)
+        if path is not None:
+            yield path(self._ref) / name
+            return
+        with tempfile.TemporaryDirectory(prefix="nbtrain-") as folder:
+            yield (self.files / name).download(folder)
+
+
+class Runs(list[Run]):
+    """Runs, newest first; a table in the notebook."""
+
+    def __repr__(self) -> str:
+        from .report import runs_text
+
+        return runs_text([run.state for run in self], time.time())
+
+    def _repr_html_(self) -> str:
+        from .report import runs_html
+
+        return runs_html([run.state for run in self], time.time())
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row per run: options, outcome, last metrics, times."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(run) for run in self])
+
+
+def _row(run: Run) -> dict[str, Any]:
+    state, request = run.state, run._request
+    ended = state.ended_at
+    return {
+        "name": run.name,
+        "id": run.id,
+        "status": state.status,
+        "workers": request.workers,
+        "epochs": len(state.epoch_numbers),
+        "batch": state.global_batch,
+        "seed": request.seed,
+        **run.metrics,
+        "seconds": ended - request.created if ended else None,
+        "created": request.created,
+    }
+
+
+def runs() -> Runs:
+    """Return all runs of this user on this machine, newest first."""
+    found = Runs()
+    for name in backends.NAMES:
+        backend = backends.get(name)
+        for ref in backend.runs():
+            with contextlib.suppress(NoSuchRun, FileNotFoundError, ValueError, TypeError):
+                found.append(_open(backend, ref))
+    return found
+
+
+def find(name: str) -> RunRef | None:
+    """Return the newest run of a name, or the run of an id; None if there is none."""
+    for backend in map(backends.get, backends.NAMES):
+        for ref in backend.runs():
+            if name in (ref.name, ref.id):
+                return ref
+    return None
+
+
+def attach(name: str) -> Run:
+    """Return the run of this name (the newest one) or id, from any kernel.
+
+    A run whose head died goes on from its last checkpoint.
+
+    Raises
+    ------
+    NoSuchRun
+        If there is none; the message names the nearest.
+    """
+    ref = find(name)
+    if ref is None:
+        raise _no_such_run(name)
+    backend = backends.get(ref.backend)
+    run = _open(backend, ref)
+    if not ref.live and run.status == "lost":
+        ref = backend.start(run._request, Path(_payload_of(backend, ref)))
+        run = _open(backend, ref)
+    return run
+
+
+def _payload_of(backend: Backend, ref: RunRef) -> str:
+    path = getattr(backend, "path", None)
+    return str(path(ref) / RunDir.PAYLOAD) if path else ""
+
+
+def _open(backend: Backend, ref: RunRef) -> Run:
+    raw = json.loads(b"".join(backend.read(ref, RunDir.REQUEST)))
+    return Run(backend, ref, TrainRequest.from_json(raw))
+
+
+def _no_such_run(name: str) -> NoSuchRun:
+    import difflib
+
+    known = list(dict.fromkeys(run.name for run in runs()))
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return NoSuchRun(f"no run named {name!r}", f"Did you mean {near[0]!r}?")
+    return NoSuchRun(f"no run named {name!r}", f"There are: {', '.join(known) or 'none yet'}.")

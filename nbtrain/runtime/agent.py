@@ -1,0 +1,316 @@
+"""An agent owns the trainer processes of one machine, container or pod; it keeps nothing else.
+
+It does what the head says, forwards what its trainers say, and tells how they ended. When the
+head is gone, or the agent, no trainer outlives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import Corrupt
+from .launch import Launcher, LaunchError, Trainer, launcher
+from .process import describe_exit
+from .wire import AsyncChannel, Header
+
+#: How long the pipes of a dead trainer are read on, in seconds: a process that it left behind
+#: may hold them open.
+DRAIN_S = 1.0
+#: How long a trainer may take to write its stacks, in seconds; a stopped process never does.
+STACKS_S = 2.0
+#: The address of workers that are all on this machine.
+LOOPBACK = "127.0.0.1"
+_PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy", "cloudpickle")
+
+
+@dataclass
+class _Running:
+    """A trainer that was started: its process, its channel and where its stacks are written."""
+
+    generation: int
+    trainer: Trainer
+    channel: AsyncChannel
+    stacks: Path
+    watching: asyncio.Task[None] | None = None
+
+
+@dataclass
+class _Fetch:
+    """A file that is on its way from the head."""
+
+    file: Any
+    digest: Any = field(default_factory=hashlib.sha256)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Agent:
+    """The trainers of `workers`, at the head's other end of `channel`.
+
+    Parameters
+    ----------
+    scratch
+        A folder of the agent's own; trainers run in folders below it.
+    rundir
+        The run directory, where this machine has it: files are then not fetched but read.
+    host
+        The address at which the other workers reach this machine.
+    """
+
+    def __init__(
+        self,
+        channel: AsyncChannel,
+        start: Launcher,
+        workers: list[int],
+        scratch: Path,
+        *,
+        rundir: Path | None = None,
+        host: str = LOOPBACK,
+        token: str = "",
+    ) -> None:
+        self._channel, self._launcher, self._workers = channel, start, workers
+        self._scratch, self._rundir, self._host, self._token = scratch, rundir, host, token
+        self._running: dict[int, _Running] = {}
+        self._fetches: dict[str, _Fetch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve the head until it closes the connection."""
+        hello = {"token": self._token, "workers": self._workers, "host": platform.node()}
+        await self._channel.send({"is": "hello", **hello, "versions": versions()})
+        try:
+            async for header, body in self._channel.receive():
+                await self._do(header, body)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Kill all trainers and end."""
+        await self._kill()
+        for task in self._tasks:
+            task.cancel()
+        await self._launcher.close()
+        self._channel.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    async def _do(self, header: Header, body: bytes) -> None:
+        match header.get("do"):
+            case "prepare":
+                addresses = {str(w): f"{self._host}:{free_port()}" for w in self._workers}
+                await self._channel.send({"is": "prepared", "addresses": addresses})
+            case "start":
+                self._spawn(self._start(header["worker"], header["job"]))
+            case "kill":
+                self._spawn(self._kill_and_tell(header["generation"]))
+            case "tell":
+                await self._tell(header["worker"], header["message"])
+            case "stacks":
+                self._spawn(self._send_stacks(header["generation"]))
+            case "chunk":
+                self._on_chunk(header, body)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, worker: int, job: Header) -> None:
+        generation = job["generation"]
+        try:
+            payload = await self._file(job["payload"], job["payload_sha256"])
+            resume = job["resume"] and await self._file(job["resume"], job["resume_sha256"])
+            running = await self._launch(worker, generation)
+            scratch = self._scratch / f"worker-{worker}-{generation}"
+            paths = {"payload": str(payload), "resume": str(resume or ""), "scratch": str(scratch)}
+            await running.channel.send({"do": "job", **job, **paths, "stacks": str(running.stacks)})
+        except (LaunchError, Corrupt, OSError) as error:
+            await self._tell_exit(worker, generation, 1, str(error))
+
+    async def _launch(self, worker: int, generation: int) -> _Running:
+        ours, theirs = socket.socketpair()
+        log_in, log_out = os.pipe()
+        try:
+            trainer = await self._launcher.launch(
+                theirs.fileno(), log_out, loopback=self._host == LOOPBACK
+            )
+        except BaseException:
+            os.close(log_in)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(log_out)
+        channel = await AsyncChannel.of(ours)
+        stacks = self._scratch / f"stacks-{worker}-{generation}"
+        running = _Running(generation, trainer, channel, stacks)
+        self._running[worker] = running
+        running.watching = asyncio.get_running_loop().create_task(
+            self._watch(worker, running, log_in)
+        )
+        return running
+
+    async def _watch(self, worker: int, running: _Running, log: int) -> None:
+        """Forward all that a trainer says and logs, then tell how it ended."""
+        forwarding = [
+            asyncio.create_task(self._forward(worker, running)),
+            asyncio.create_task(self._forward_log(worker, running.generation, log)),
+        ]
+        code = await running.trainer.exited
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.trainer.pid, signal.SIGKILL)  # processes that user code left behind
+        _, late = await asyncio.wait(forwarding, timeout=DRAIN_S)
+        for task in late:
+            task.cancel()
+        running.channel.close()
+        if self._running.get(worker) is running:
+            del self._running[worker]
+        await self._tell_exit(worker, running.generation, code, describe_exit(code))
+
+    async def _forward(self, worker: int, running: _Running) -> None:
+        about = {"is": "trainer", "worker": worker, "generation": running.generation}
+        async for message, body in running.channel.receive():
+            await self._channel.send({**about, "message": message}, body)
+
+    async def _forward_log(self, worker: int, generation: int, log: int) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(log, "rb", buffering=0)
+        )
+        try:
+            while data := await reader.read(65536):
+                header = {"is": "log", "worker": worker, "generation": generation}
+                await self._channel.send(header, data)
+        finally:
+            transport.close()
+
+    async def _tell_exit(self, worker: int, generation: int, code: int, reason: str) -> None:
+        header = {"is": "exit", "worker": worker, "generation": generation, "code": code}
+        with contextlib.suppress(ConnectionError):
+            await self._channel.send({**header, "reason": reason})
+
+    async def _tell(self, worker: int, message: Header) -> None:
+        running = self._running.get(worker)
+        if running is not None:
+            with contextlib.suppress(ConnectionError):
+                await running.channel.send(message)
+
+    async def _kill_and_tell(self, generation: int) -> None:
+        await self._kill()
+        await self._channel.send({"is": "killed", "generation": generation})
+
+    async def _kill(self) -> None:
+        running = list(self._running.values())
+        for one in running:
+            one.trainer.signal(signal.SIGKILL)
+        await asyncio.gather(*(one.watching for one in running if one.watching))
+
+    async def _send_stacks(self, generation: int) -> None:
+        """Have every trainer write its stacks (faulthandler), and send them to the head."""
+        running = {w: one for w, one in self._running.items() if one.generation == generation}
+        for one in running.values():
+            one.stacks.unlink(missing_ok=True)
+            one.trainer.signal(signal.SIGUSR1)
+        stacks = await asyncio.gather(*(_written(one.stacks) for one in running.values()))
+        found = dict(zip(map(str, running), stacks, strict=True))
+        await self._channel.send({"is": "stacks", "generation": generation, "stacks": found})
+
+    async def _file(self, name: str, sha256: str) -> Path:
+        """Return a file of the run directory; fetched from the head if it is on another machine."""
+        if self._rundir is not None:
+            return self._rundir / name
+        path = self._scratch / "fetched" / name
+        if name not in self._fetches:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fetches[name] = _Fetch(path.open("wb"))
+            await self._channel.send({"is": "get", "path": name})
+        fetch = self._fetches[name]
+        await fetch.done.wait()
+        if sha256 and fetch.digest.hexdigest() != sha256:
+            del self._fetches[name]
+            raise Corrupt(f"{name} did not arrive as it was sent (its SHA-256 differs)")
+        return path
+
+    def _on_chunk(self, header: Header, body: bytes) -> None:
+        fetch = self._fetches[header["path"]]
+        fetch.file.write(body)
+        fetch.digest.update(body)
+        if header["last"]:
+            fetch.file.close()
+            fetch.done.set()
+
+
+async def _written(path: Path) -> str:
+    """Return what faulthandler writes, once it has stopped growing; "" if nothing comes."""
+    deadline = asyncio.get_running_loop().time() + STACKS_S
+    size = -1
+    while asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
+        now = path.stat().st_size if path.exists() else 0
+        if now and now == size:
+            break
+        size = now
+    return path.read_text("utf-8", "replace") if path.exists() else ""
+
+
+def free_port() -> int:
+    """Return a TCP port that is free at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that must fit the notebook's, without importing anything big."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Run an agent that connects to a head over TCP; the token comes by NBTRAIN_TOKEN."""
+    parser = argparse.ArgumentParser(prog="agent")
+    parser.add_argument("--head", required=True, help="host:port")
+    parser.add_argument("--worker", type=int, action="append", required=True)
+    parser.add_argument("--host", default=LOOPBACK)
+    options = parser.parse_args(argv)
+    token = os.environ.pop("NBTRAIN_TOKEN", "")  # before the zygote could inherit it
+    start = launcher()
+    scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
+    return asyncio.run(_connect(options, token, start, scratch))
+
+
+async def _connect(
+    options: argparse.Namespace, token: str, start: Launcher, scratch: Path
+) -> int:
+    address, _, port = options.head.rpartition(":")
+    try:
+        reader, writer = await asyncio.open_connection(address, int(port))
+    except OSError as error:
+        print(f"agent: no head at {options.head}: {error}", file=sys.stderr)
+        return 1
+    agent = Agent(
+        AsyncChannel(reader, writer),
+        start,
+        options.worker,
+        scratch,
+        host=options.host,
+        token=token,
+    )
+    await agent.run()
+    return 0

@@ -1,0 +1,231 @@
+"""One worker's training: the user's functions, `Model.fit` under the strategy, and its results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from . import checkpoint, keras_mwms
+from . import data as data_module
+from .agent import versions
+from .errors import Refused
+from .events import Started, Warned
+from .payload import Payload, call
+from .reporter import Reporter, Stopped
+from .rundir import RunDir
+from .trainer import Control, Job
+
+#: Stock callbacks that write below a path: other workers' files must not meet worker 0's.
+_WRITERS = {"ModelCheckpoint": "filepath", "CSVLogger": "filename", "TensorBoard": "log_dir"}
+
+
+def train(job: Job, control: Control) -> None:
+    """Train as the job says; the results are sent by worker 0."""
+    control.phase("loading")
+    payload = Payload.open(job.payload)
+    payload.install(job.scratch)
+    keras_mwms.check_versions()
+    _set_threads(job.workers)
+    control.phase("meeting", "waits for the other workers")
+    strategy = meet(job)
+    keras_mwms.install()
+    payload.restore_keras()
+    functions = payload.load()
+    control.phase("building", "calls model() and dataset()")
+    keras.utils.set_random_seed(job.request.seed)
+    _Training(job, control, functions, strategy, payload.files).run()
+
+
+def meet(job: Job) -> tf.distribute.Strategy:
+    """Return the strategy; returns when all workers are there."""
+    if job.workers > 1:
+        os.environ["TF_CONFIG"] = json.dumps(
+            {"cluster": {"worker": job.cluster}, "task": {"type": "worker", "index": job.worker}}
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
+        )
+    )
+
+
+def _set_threads(workers: int) -> None:
+    """Share the cores among the workers of this machine, unless the user said otherwise."""
+    if "TF_NUM_INTRAOP_THREADS" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, (cores or 1) // workers))
+
+
+class _Training:
+    """The steps from the user's functions to the saved model."""
+
+    def __init__(
+        self,
+        job: Job,
+        control: Control,
+        functions: Mapping[str, Any],
+        strategy: tf.distribute.Strategy,
+        files: list[str],
+    ) -> None:
+        self.files = files
+        self.job, self.control, self.strategy = job, control, strategy
+        self.functions = functions
+        self.offered = {
+            "workers": job.workers,
+            "worker": job.worker,
+            "batch": job.request.batch,
+        }
+
+    def run(self) -> None:
+        """Build, train and save; everything in the order of a plain script."""
+        request = self.job.request
+        model = self._model()
+        train_data = self._data("dataset")
+        validation = self._data("validation")
+        callbacks = self._callbacks()
+        self._warn(keras_mwms.check_compiled(model, self.strategy))
+        reporter = Reporter(
+            self.control,
+            model,
+            self.strategy,
+            train_data,
+            callbacks,
+            self._resume(),
+            self._started,
+            self.files,
+        )
+        arguments = self._arguments(train_data, validation)
+        first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
+        try:
+            with self.strategy.scope():
+                model.fit(
+                    **arguments,
+                    epochs=request.epochs,
+                    initial_epoch=first_epoch,
+                    callbacks=[*callbacks, reporter.history, reporter],
+                )
+        except Stopped:
+            pass
+        self._save(model, reporter)
+
+    def _model(self) -> keras.Model:
+        with self.strategy.scope():
+            model = call(self.functions["model"], self.offered)
+        if not isinstance(model, keras.Model):
+            kind = type(model).__module__ + "." + type(model).__qualname__
+            raise Refused("model()", f"it returned {kind}, not a compiled keras.Model.")
+        if not model.compiled:
+            raise Refused(
+                "model()", "the model is not compiled.", "Call model.compile(...) before return."
+            )
+        return model
+
+    def _data(self, role: str) -> data_module.Data | None:
+        if role not in self.functions:
+            return None
+        value = self.functions[role]
+        if callable(value) and not isinstance(value, type):
+            value = call(value, self.offered)
+        fit = self.job.request.fit
+        batch = self.job.request.batch
+        if role == "validation":
+            batch = fit.get("validation_batch_size", batch)
+        return data_module.adapt(value, batch=batch, shuffle=fit.get("shuffle", True), what=role)
+
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        made = self.functions.get("callbacks")
+        if made is None:
+            return []
+        if callable(made) and not isinstance(made, (type, keras.callbacks.Callback)):
+            made = call(made, self.offered)
+        callbacks = list(made) if isinstance(made, (list, tuple)) else [made]
+        for callback in callbacks:
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise Refused("callbacks()", f"it returned {callback!r}, not a Keras callback.")
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                raise Refused(
+                    "BackupAndRestore",
+                    "several workers can't share its folder.",
+                    "Leave it out: nbtrain makes checkpoints and goes on from them by itself.",
+                )
+            self._keep_apart(callback)
+        return callbacks
+
+    def _keep_apart(self, callback: keras.callbacks.Callback) -> None:
+        """Have a callback of another worker than 0 write into that worker's own folder."""
+        attribute = _WRITERS.get(type(callback).__name__)
+        if self.job.chief or attribute is None:
+            return
+        name = Path(str(getattr(callback, attribute))).name
+        setattr(callback, attribute, str(self.job.scratch / name))
+
+    def _arguments(
+        self, train_data: data_module.Data, validation: data_module.Data | None
+    ) -> dict[str, Any]:
+        fit = dict(self.job.request.fit)
+        if "class_weight" in fit:
+            # JSON made the keys text; Keras wants class numbers.
+            fit["class_weight"] = {int(k): v for k, v in fit["class_weight"].items()}
+        verbose = fit.pop("verbose", 2) if self.job.chief else 0
+        arguments = {**fit, "verbose": verbose, **train_data.arguments}
+        if validation is not None:
+            arguments |= validation.validation_arguments
+        return arguments
+
+    def _started(self, model: keras.Model, first_epoch: int, data: data_module.Data) -> Started:
+        request = self.job.request
+        return Started(
+            workers=self.job.workers,
+            epochs=request.epochs,
+            first_epoch=first_epoch,
+            global_batch=data.batch,
+            steps=data.steps or request.fit.get("steps_per_epoch"),
+            seed=request.seed,
+            versions=versions(),
+            data=data.describe,
+            parameters=model.count_params() if model.built else None,
+        )
+
+    def _resume(self) -> checkpoint.State | None:
+        """Return the state to begin with: the last checkpoint, or what another run gave."""
+        if self.job.resume:
+            return checkpoint.read(self.job.resume)
+        initial = self.functions.get("initial")
+        if initial is None:
+            return None
+        return checkpoint.State(initial["epoch"], 0, initial["variables"])
+
+    def _warn(self, warnings: list[tuple[str, str]]) -> None:
+        if self.job.chief:
+            for code, message in warnings:
+                self.control.say(Warned(code=code, message=message, worker=0))
+
+    def _save(self, model: keras.Model, reporter: Reporter) -> None:
+        """Send the trained state, the history and a `.keras` file for those who take it away."""
+        if not self.job.chief:
+            return
+        self.control.phase("saving")
+        reporter.wait_until_sent()
+        reporter.send_state("weights", RunDir.WEIGHTS)
+        history = {"epoch": reporter.history.epoch, "history": reporter.history.history}
+        text = json.dumps(history, default=float).encode()
+        self.control.send_file("history", RunDir.HISTORY, [text])
+        self._save_keras(model)
+        reporter.send_files()
+
+    def _save_keras(self, model: keras.Model) -> None:
+        path = self.job.scratch.parent / f"{self.job.scratch.name}.keras"
+        try:
+            model.save(path)
+        except Exception as error:  # a custom layer without get_config: the weights are there
+            self._warn([("model-file", f"no {RunDir.MODEL} was written: {error}")])
+            return
+        self.control.send_file("model", RunDir.MODEL, [path.read_bytes()])
+        path.unlink()

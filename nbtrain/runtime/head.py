@@ -1,0 +1,574 @@
+"""The head owns a run directory and supervises the workers; it is the only one to write.
+
+It starts a *generation* of all workers at once. When one of them is lost it kills the others,
+which could only wait for it, and starts the next generation from the last checkpoint. An error of
+the user's own code ends the run: it would only happen again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import hmac
+import json
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import events
+from .card import write_card
+from .eventlog import EventLog
+from .events import Ended, Event, Failed, Phase, Warned
+from .request import TrainRequest
+from .rundir import RunDir
+from .store import Store
+from .wire import CHUNK, AsyncChannel, Header, ProtocolError
+
+#: How often trainers are asked whether they are there, in seconds.
+PING_S = 1.0
+#: A trainer that has not answered for this long is lost: it is stopped, or its machine hangs.
+UNRESPONSIVE_S = 20.0
+#: After the first failure of a generation, how long to wait for the one that explains it: the
+#: survivors of a dead worker fail too, and often first.
+EXPLAIN_S = 1.5
+#: How long agents may take to kill their trainers before they count as gone, in seconds.
+KILL_S = 10.0
+
+
+@dataclass
+class _Agent:
+    """A connected agent and the workers that it owns."""
+
+    channel: AsyncChannel
+    workers: list[int]
+    versions: dict[str, str]
+
+
+@dataclass
+class _Member:
+    """A worker in the running generation."""
+
+    worker: int
+    agent: _Agent
+    phase: str = "starting"
+    count: int = 0  # grows whenever its main thread gets on
+    advanced: float = field(default_factory=time.monotonic)
+    answered: float = field(default_factory=time.monotonic)
+    done: bool = False
+    exited: str = ""
+    failure: Failed | None = None
+
+    def met(self) -> bool:
+        """Tell whether it has found the other workers."""
+        return events.PHASES.index(self.phase) > events.PHASES.index("meeting")
+
+
+class _Stop:
+    """Brings all workers to a stop after the same step, without a collective in every step.
+
+    A trainer that hears of the stop waits after its step s and says so. None can finish s + 1
+    without it, so s + 1 is a step that all can stop after; once all have heard that number, the
+    waiting ones go on.
+    """
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.target: int | None = None
+        self.unheard: set[int] = set()
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """How a generation ended: with an `Ended`, or to be followed by another one (None)."""
+
+    ended: Ended | None
+    failed: Failed | None = None
+
+
+class Head:
+    """Supervises the run of one directory.
+
+    Parameters
+    ----------
+    rundir
+        The run directory; its `request.json` says what to do.
+    token
+        What agents must present; empty where they come through a socket of this process' own.
+    """
+
+    def __init__(self, rundir: RunDir, token: str = "") -> None:
+        self.rundir, self._token = rundir, token
+        self.request = TrainRequest.from_json(rundir.read_json(RunDir.REQUEST))
+        self._log = EventLog(rundir / RunDir.EVENTS)
+        self._store = Store(rundir, self._log.past)
+        self._inbox: asyncio.Queue[tuple[_Agent | None, Header, bytes]] = asyncio.Queue()
+        self._agents: dict[int, _Agent] = {}
+        self._generation = max((e.generation for e in self._log.past), default=0)
+        self._members: dict[int, _Member] = {}
+        self._addresses: dict[int, str] = {}
+        self._fruitless = 0  # generations that ended with no epoch gained
+        self._gained = False
+        self._stop_asked = False
+        self._stop = _Stop()
+        self._trouble: float | None = None
+        self._watched = 0.0
+        self._stacks_asked: float | None = None
+        self._stacks: dict[str, str] = {}
+        self._killed: set[int] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._history: list[Event] = list(self._log.past)
+
+    # -- connections ------------------------------------------------------------------------
+
+    async def serve(self, channel: AsyncChannel) -> None:
+        """Serve one agent until its connection ends."""
+        agent: _Agent | None = None
+        try:
+            async for header, body in channel.receive():
+                if agent is None:
+                    agent = self._admit(channel, header)
+                    if agent is None:
+                        return
+                elif header.get("is") == "get":
+                    self._spawn(self._send_file(channel, header["path"]))
+                else:
+                    await self._inbox.put((agent, header, body))
+        except ProtocolError:
+            return
+        finally:
+            channel.close()
+            if agent is not None:
+                await self._inbox.put((agent, {"is": "gone"}, b""))
+
+    def _admit(self, channel: AsyncChannel, hello: Header) -> _Agent | None:
+        if hello.get("is") != "hello" or not hmac.compare_digest(
+            str(hello.get("token", "")), self._token
+        ):
+            return None
+        agent = _Agent(channel, [int(w) for w in hello["workers"]], hello.get("versions", {}))
+        self._agents |= dict.fromkeys(agent.workers, agent)
+        self._inbox.put_nowait((agent, {"is": "came"}, b""))
+        return agent
+
+    async def _send_file(self, channel: AsyncChannel, name: str) -> None:
+        path = self.rundir / name
+        size, sent = path.stat().st_size, 0
+        with path.open("rb") as file:
+            while True:
+                data = file.read(CHUNK)
+                sent += len(data)
+                header = {"do": "chunk", "path": name, "last": sent >= size or not data}
+                await channel.send(header, data)
+                if header["last"]:
+                    return
+
+    def stop(self) -> None:
+        """Stop the run at its next step; what there is is saved."""
+        self._stop_asked = True
+        self._inbox.put_nowait((None, {"is": "stop"}, b""))
+
+    # -- the run ----------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Train to the end and return the outcome."""
+        past = [e for e in self._log.past if isinstance(e, Ended)]
+        if past:
+            return past[-1].outcome
+        try:
+            ended = await self._train()
+        except OSError as error:  # a full disk, say: told if it can be
+            ended = Ended(outcome="failed", message=f"the run directory: {error}")
+        with contextlib.suppress(OSError):
+            self._finish(ended)
+        return ended.outcome
+
+    async def close(self) -> None:
+        """Part with the agents and close the files."""
+        for agent in self._agents.values():
+            agent.channel.close()
+        for task in self._tasks:
+            task.cancel()
+        self._store.close()
+        self._log.close()
+
+    async def _train(self) -> Ended:
+        problem = await self._gather()
+        if problem is not None:
+            return problem
+        while True:
+            verdict = await self._run_generation()
+            if verdict.ended is not None:
+                return verdict.ended
+
+    def _finish(self, ended: Ended) -> None:
+        if ended.outcome != "succeeded":
+            saved = self._store.weights_from_checkpoint()
+            if saved is not None:
+                self._append(saved)
+        self._append(ended)
+        write_card(self.rundir, self.request, self._history)
+
+    async def _gather(self) -> Ended | None:
+        """Wait for all workers' agents."""
+        for worker in range(self.request.workers):
+            if worker not in self._agents:
+                self._append(Phase(worker=worker, phase="waiting"))
+        deadline = time.monotonic() + self.request.start_timeout_s
+        while len(self._agents) < self.request.workers and not self._stop_asked:
+            if time.monotonic() > deadline:
+                missing = sorted(set(range(self.request.workers)) - set(self._agents))
+                return self._failed(
+                    missing[0],
+                    "lost",
+                    f"{_workers(missing)} did not come within {self.request.start_timeout_s:g} s",
+                )
+            await self._next()
+        if self._stop_asked:
+            return Ended(outcome="stopped", message="stopped before training began")
+        return None
+
+    async def _run_generation(self) -> _Verdict:
+        self._generation += 1
+        self._trouble, self._stop, self._stacks_asked = None, _Stop(), None
+        self._gained = False
+        self._members = {w: _Member(w, self._agents[w]) for w in range(self.request.workers)}
+        await self._prepare()
+        await self._start_trainers()
+        verdict = None
+        while verdict is None:
+            item = await self._next()
+            if item is not None:
+                verdict = await self._handle(*item)
+            verdict = verdict or await self._tick()
+        await self._kill_all()
+        self._store.abandon()
+        return self._conclude(verdict)
+
+    async def _prepare(self) -> None:
+        """Have the agents name the addresses at which their workers will listen."""
+        self._addresses.clear()
+        await self._to_agents({"do": "prepare"})
+        while len(self._addresses) < self.request.workers:
+            item = await self._next()
+            if item is not None and item[1].get("is") == "prepared":
+                self._addresses |= {int(w): a for w, a in item[1]["addresses"].items()}
+
+    async def _start_trainers(self) -> None:
+        checkpoint, damaged = self._store.checkpoint()
+        for bad in damaged:
+            message = f"{bad.path} is damaged; the checkpoint before it is used"
+            self._append(Warned(code="checkpoint-damaged", message=message))
+        cluster = [self._addresses[w] for w in range(self.request.workers)]
+        for worker, member in self._members.items():
+            job = {
+                "worker": worker,
+                "workers": self.request.workers,
+                "generation": self._generation,
+                "cluster": cluster,
+                "request": self.request.to_json(),
+                "payload": RunDir.PAYLOAD,
+                "payload_sha256": self.request.payload_sha256,
+                "resume": checkpoint.path if checkpoint else "",
+                "resume_sha256": checkpoint.sha256 if checkpoint else "",
+            }
+            self._append(Phase(worker=worker, phase="starting"))
+            await member.agent.channel.send({"do": "start", "worker": worker, "job": job})
+
+    async def _next(self) -> tuple[_Agent | None, Header, bytes] | None:
+        try:
+            return await asyncio.wait_for(self._inbox.get(), PING_S / 2)
+        except TimeoutError:
+            return None
+
+    async def _handle(self, agent: _Agent | None, header: Header, body: bytes) -> _Verdict | None:
+        match header["is"]:
+            case "stop":
+                return await self._begin_stop()
+            case "gone":
+                assert agent is not None
+                for worker in agent.workers:
+                    self._on_exit(worker, "its agent is gone")
+            case "log":
+                self._store.log(header["worker"], body)
+            case "stacks":
+                self._stacks |= header["stacks"]
+                self._tell_stacks(header["stacks"])
+            case "exit" if header["generation"] == self._generation:
+                self._on_exit(header["worker"], header["reason"])
+            case "trainer" if header["generation"] == self._generation:
+                return await self._on_trainer(self._members[header["worker"]], header, body)
+        return None
+
+    async def _on_trainer(self, member: _Member, header: Header, body: bytes) -> _Verdict | None:
+        message = header["message"]
+        member.answered = time.monotonic()
+        match message["say"]:
+            case "pong":
+                self._on_count(member, message["count"])
+            case "event":
+                self._on_count(member, member.count + 1)
+                return self._on_event(member, message["event"])
+            case "file":
+                saved = self._store.receive(message, body)
+                if saved is not None and saved.what != "file":
+                    self._append(saved)
+                    self._gained = True
+            case "paused":
+                await self._on_paused(message["step"])
+            case "heard":
+                await self._on_heard(member.worker)
+            case "done":
+                member.done = True
+                self._append(Phase(worker=member.worker, phase="done"))
+        return None
+
+    def _on_count(self, member: _Member, count: int) -> None:
+        if count != member.count:
+            member.count, member.advanced = count, time.monotonic()
+
+    def _on_event(self, member: _Member, raw: dict[str, Any]) -> _Verdict | None:
+        event = events.decode(json.dumps(raw))
+        if isinstance(event, Failed):
+            member.failure = event
+            self._trouble = self._trouble or time.monotonic()
+            if event.cause not in ("lost", "preempted"):
+                return _Verdict(self._failed_by(event))
+            return None
+        if isinstance(event, Phase):
+            member.phase = event.phase
+        if event is not None:
+            self._append(event)
+        return None
+
+    def _on_exit(self, worker: int, reason: str) -> None:
+        member = self._members.get(worker)
+        if member is None:
+            return
+        member.exited = reason
+        if not member.done:
+            self._trouble = self._trouble or time.monotonic()
+
+    # -- judging ----------------------------------------------------------------------------
+
+    async def _tick(self) -> _Verdict | None:
+        members = self._members.values()
+        if all(m.done for m in members) or (self._members[0].done and self._trouble):
+            return _Verdict(self._success())
+        now = time.monotonic()
+        if self._trouble is not None and now - self._trouble > EXPLAIN_S:
+            return self._lost()
+        if now - self._watched < PING_S:
+            return None
+        self._watched = now
+        return await self._watch(now)
+
+    def _success(self) -> Ended:
+        if self._stop_asked and self._stop.target is not None:
+            return Ended(outcome="stopped", message="stopped as asked; the model is what it was")
+        return Ended(outcome="succeeded")
+
+    def _lost(self) -> _Verdict:
+        """Name the worker that was lost and decide whether to try again."""
+        members = sorted(self._members.values(), key=_guilt)
+        first = members[0]
+        reason = first.exited or "lost"
+        if first.failure is not None:
+            reason = first.failure.message
+        traceback = first.failure.traceback if first.failure else ""
+        failed = Failed(worker=first.worker, cause="lost", message=reason, traceback=traceback)
+        return self._retry_or_end(failed)
+
+    def _retry_or_end(self, failed: Failed) -> _Verdict:
+        self._fruitless = 0 if self._gained else self._fruitless + 1
+        gone = [m.worker for m in self._members.values() if m.agent.channel.closed]
+        again = self._fruitless <= self.request.max_restarts and not gone and not self._stop_asked
+        self._append(dataclasses.replace(failed, will_retry=again))
+        if again:
+            return _Verdict(None, failed)
+        if self._stop_asked:
+            return _Verdict(Ended(outcome="stopped", message="stopped while a worker was lost"))
+        message = f"worker {failed.worker}: {failed.message}"
+        if not gone:
+            message += f"; tried {self._fruitless} times with no epoch gained"
+        return _Verdict(Ended(outcome="failed", message=message))
+
+    def _failed_by(self, failed: Failed) -> Ended:
+        self._append(failed)
+        where = f"worker {failed.worker}: " if failed.worker is not None else ""
+        return Ended(outcome="failed", message=f"{where}{failed.message}")
+
+    def _failed(self, worker: int | None, cause: str, message: str, traceback: str = "") -> Ended:
+        return self._failed_by(
+            Failed(worker=worker, cause=cause, message=message, traceback=traceback)
+        )
+
+    async def _watch(self, now: float) -> _Verdict | None:
+        """Look for workers that do not answer, do not meet or do not get on."""
+        for member in self._members.values():
+            if not member.exited:
+                message = {"do": "tell", "worker": member.worker, "message": {"do": "ping"}}
+                await self._send(member.agent, message)
+        silent = [m for m in self._live() if now - m.answered > UNRESPONSIVE_S and m.met()]
+        if silent:
+            reason = f"it has not answered for {UNRESPONSIVE_S:g} s (stopped, or its machine hangs)"
+            silent[0].exited = reason
+            return self._retry_or_end(Failed(worker=silent[0].worker, cause="lost", message=reason))
+        last = max((m.advanced for m in self._live()), default=now)
+        return await self._watch_meeting(now, last) or await self._watch_stall(now - last)
+
+    async def _watch_meeting(self, now: float, last: float) -> _Verdict | None:
+        late = [m for m in self._live() if not m.met()]
+        limit = self.request.start_timeout_s
+        if not late or now - min(m.advanced for m in late) < limit:
+            return None
+        names = _workers([m.worker for m in late])
+        reason = f"{names} did not start within {limit:g} s (was {late[0].phase})"
+        return self._retry_or_end(Failed(worker=late[0].worker, cause="lost", message=reason))
+
+    async def _watch_stall(self, idle: float) -> _Verdict | None:
+        if idle < min(self.request.stacks_after_s, self.request.stall_timeout_s / 2):
+            self._stacks_asked = None
+            return None
+        if self._stacks_asked is None:
+            self._stacks_asked = time.monotonic()
+            await self._to_agents({"do": "stacks", "generation": self._generation})
+        if idle < self.request.stall_timeout_s:
+            return None
+        message = (
+            f"no worker got on for {self.request.stall_timeout_s:g} s"
+            " (--stall-timeout); the stacks of all workers are in the warning before"
+        )
+        return _Verdict(self._failed(None, "stalled", message, _joined(self._stacks)))
+
+    def _tell_stacks(self, stacks: dict[str, str]) -> None:
+        positions = ", ".join(f"worker {m.worker} is {m.phase}" for m in self._members.values())
+        message = f"no worker has got on for a while ({positions})\n{_joined(stacks)}"
+        self._append(Warned(code="stalled", message=message))
+
+    # -- stopping ---------------------------------------------------------------------------
+
+    async def _begin_stop(self) -> _Verdict | None:
+        if self._stop.sent:
+            return None
+        self._stop.sent = True
+        if any(m.phase in ("training", "validating", "saving", "done") for m in self._live()):
+            await self._to_trainers({"do": "stop"})
+            return None
+        return _Verdict(Ended(outcome="stopped", message="stopped before its first step"))
+
+    async def _on_paused(self, step: int) -> None:
+        if self._stop.target is not None:
+            return
+        self._stop.target = step + 1
+        self._stop.unheard = {m.worker for m in self._live() if not m.done}
+        await self._to_trainers({"do": "stop_after", "step": self._stop.target})
+
+    async def _on_heard(self, worker: int) -> None:
+        self._stop.unheard.discard(worker)
+        if not self._stop.unheard:
+            await self._to_trainers({"do": "go"})
+
+    # -- small things -----------------------------------------------------------------------
+
+    def _live(self) -> list[_Member]:
+        return [m for m in self._members.values() if not m.exited]
+
+    async def _kill_all(self) -> None:
+        self._killed = set()
+        await self._to_agents({"do": "kill", "generation": self._generation})
+        deadline = time.monotonic() + KILL_S
+        here = {id(a): a for a in self._agents.values() if not a.channel.closed}
+        while len(self._killed) < len(here) and time.monotonic() < deadline:
+            item = await self._next()
+            if item is None or item[0] is None:
+                continue
+            agent, header, body = item
+            if header["is"] in ("killed", "gone"):
+                self._killed.add(id(agent))
+            elif header["is"] == "log":
+                self._store.log(header["worker"], body)
+
+    def _conclude(self, verdict: _Verdict) -> _Verdict:
+        if verdict.failed is not None:
+            lost = verdict.failed.worker
+            for worker in self._members:
+                phase = "lost" if worker == lost else "waiting"
+                self._append(Phase(worker=worker, phase=phase, reason="starts again"))
+        return verdict
+
+    async def _to_agents(self, message: Header) -> None:
+        for agent in {id(a): a for a in self._agents.values()}.values():
+            await self._send(agent, message)
+
+    async def _to_trainers(self, message: Header) -> None:
+        for member in self._live():
+            wrapped = {"do": "tell", "worker": member.worker, "message": message}
+            await self._send(member.agent, wrapped)
+
+    async def _send(self, agent: _Agent, message: Header) -> None:
+        with contextlib.suppress(ConnectionError):
+            await agent.channel.send(message)
+
+    def _append(self, event: Event) -> None:
+        self._history.append(self._log.append(event, self._generation))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _guilt(member: _Member) -> tuple[bool, bool, float, int]:
+    """Order members by how likely they are the cause: those killed without a word come first."""
+    return (not member.exited, member.failure is not None, member.advanced, member.worker)
+
+
+def _workers(numbers: list[int]) -> str:
+    names = ", ".join(map(str, numbers))
+    return f"worker {names}" if len(numbers) == 1 else f"workers {names}"
+
+
+def _joined(stacks: dict[str, str]) -> str:
+    parts = (
+        f"--- worker {worker}\n{text.strip() or 'no answer: the process is stopped'}"
+        for worker, text in sorted(stacks.items())
+    )
+    return "\n".join(parts)
+
+
+
+def main(argv: list[str]) -> int:
+    """Run a head that agents reach over TCP; the token comes by NBTRAIN_TOKEN."""
+    parser = argparse.ArgumentParser(prog="head")
+    parser.add_argument("rundir", type=Path)
+    parser.add_argument("--listen", default="127.0.0.1:0", help="host:port")
+    options = parser.parse_args(argv)
+    token = os.environ.pop("NBTRAIN_TOKEN", "")
+    if not token:
+        parser.error("NBTRAIN_TOKEN is not set: anybody could send work to the agents")
+    outcome = asyncio.run(_listen(RunDir(options.rundir), options.listen, token))
+    return 0 if outcome in ("succeeded", "stopped") else 1
+
+
+async def _listen(rundir: RunDir, listen: str, token: str) -> str:
+    head = Head(rundir, token)
+    address, _, port = listen.rpartition(":")
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head.serve(AsyncChannel(reader, writer))
+
+    server = await asyncio.start_server(accept, address, int(port))
+    host, number = server.sockets[0].getsockname()[:2]
+    rundir.write_json(RunDir.HEAD, {"pid": os.getpid(), "address": f"{host}:{number}"})
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
+    try:
+        return await head.run()
+    finally:
+        server.close()
+        await head.close()

@@ -1,0 +1,72 @@
+"""The local head: head and agent in one process, which the kernel starts before it is needed.
+
+The kernel holds the other end of a Unix socket. Through it comes the run directory together with
+the lock on it, which this process then holds for as long as it lives. A spare that was never
+claimed ends when its kernel does; a run goes on without the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from .agent import Agent
+from .head import Head
+from .launch import Launcher, launcher
+from .process import LINUX
+from .rundir import RunDir
+from .wire import AsyncChannel
+
+
+def main(argv: list[str]) -> int:
+    """Wait for a run on the socket that is file descriptor `argv[0]`, and train it."""
+    kernel = socket.socket(fileno=int(argv[0]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start = launcher()  # from the main thread: see Forker
+    data, fds, _, _ = socket.recv_fds(kernel, 65536, 1)
+    kernel.close()
+    if not data:
+        return 0
+    rundir = RunDir(data.decode())
+    lock = fds[0]
+    os.set_inheritable(lock, False)
+    _redirect(rundir / RunDir.HEAD_LOG)
+    rundir.write_json(RunDir.HEAD, {"pid": os.getpid()})
+    outcome = asyncio.run(_train(rundir, start))
+    print(f"head: {outcome}")
+    return 0
+
+
+def _redirect(log: Path) -> None:
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+async def _train(rundir: RunDir, start: Launcher) -> str:
+    head = Head(rundir)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
+    scratch = rundir / RunDir.SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # of a head that was killed
+    scratch.mkdir()
+    ours, theirs = socket.socketpair()
+    workers = list(range(head.request.workers))
+    agent = Agent(await AsyncChannel.of(theirs), start, workers, scratch, rundir=rundir.path)
+    serving = asyncio.create_task(head.serve(await AsyncChannel.of(ours)))
+    working = asyncio.create_task(agent.run())
+    try:
+        return await head.run()
+    finally:
+        await head.close()
+        await asyncio.wait([serving, working], timeout=10)
+        if not LINUX:
+            await agent.close()

@@ -1,0 +1,144 @@
+"""What the head keeps of a run: files that arrive from trainers, checkpoints, logs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from .events import Event, Saved
+from .rundir import RunDir, sha256
+
+#: Checkpoints that are kept; the one before the last is there for when the last is damaged.
+KEEP = 2
+
+
+class Store:
+    """Writes the run directory; the head has one, nobody else writes."""
+
+    def __init__(self, rundir: RunDir, past: list[Event]) -> None:
+        self.rundir = rundir
+        self._incoming: dict[str, _Incoming] = {}
+        self._logs: dict[int, IO[bytes]] = {}
+        self.saved: dict[str, Saved] = {}
+        self.checkpoints: list[Saved] = []
+        for event in past:
+            if isinstance(event, Saved):
+                self._remember(event)
+
+    def receive(self, message: dict[str, Any], body: bytes) -> Saved | None:
+        """Take a piece of a file; return what was saved when it was the last one."""
+        name = _inside(message["path"])
+        incoming = self._incoming.get(name)
+        if incoming is None:
+            incoming = self._incoming[name] = _Incoming(self.rundir / name)
+        incoming.write(body)
+        if not message["last"]:
+            return None
+        del self._incoming[name]
+        incoming.finish()
+        saved = Saved(
+            what=message["what"],
+            path=name,
+            epoch=message.get("epoch"),
+            step=message.get("step"),
+            bytes=incoming.size,
+            sha256=incoming.digest.hexdigest(),
+        )
+        self._remember(saved)
+        return saved
+
+    def abandon(self) -> None:
+        """Forget files whose sender died."""
+        for incoming in self._incoming.values():
+            incoming.abandon()
+        self._incoming.clear()
+
+    def log(self, worker: int, data: bytes) -> None:
+        """Append to a worker's log."""
+        if worker not in self._logs:
+            self._logs[worker] = (self.rundir / self.rundir.log(worker)).open("ab", buffering=0)
+        self._logs[worker].write(data)
+
+    def checkpoint(self) -> tuple[Saved | None, list[Saved]]:
+        """Return the newest checkpoint that is whole, and the newer ones that are not."""
+        damaged = []
+        while self.checkpoints:
+            newest = self.checkpoints[-1]
+            if self._is_whole(newest):
+                return newest, damaged
+            damaged.append(self.checkpoints.pop())
+        return None, damaged
+
+    def weights_from_checkpoint(self) -> Saved | None:
+        """Make the newest whole checkpoint the run's weights, where it has none."""
+        newest, _ = self.checkpoint()
+        if newest is None or RunDir.WEIGHTS in self.saved:
+            return None
+        target = self.rundir / RunDir.WEIGHTS
+        target.unlink(missing_ok=True)
+        os.link(self.rundir / newest.path, target)
+        saved = Saved(
+            what="weights",
+            path=RunDir.WEIGHTS,
+            epoch=newest.epoch,
+            step=newest.step,
+            bytes=newest.bytes,
+            sha256=newest.sha256,
+        )
+        self._remember(saved)
+        return saved
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.abandon()
+        for file in self._logs.values():
+            file.close()
+
+    def _is_whole(self, saved: Saved) -> bool:
+        with contextlib.suppress(OSError):
+            return sha256(self.rundir / saved.path) == saved.sha256
+        return False
+
+    def _remember(self, saved: Saved) -> None:
+        self.saved[saved.path] = saved
+        if saved.what != "checkpoint":
+            return
+        self.checkpoints = [c for c in self.checkpoints if c.path != saved.path] + [saved]
+        for old in self.checkpoints[:-KEEP]:
+            (self.rundir / old.path).unlink(missing_ok=True)
+        self.checkpoints = self.checkpoints[-KEEP:]
+
+
+class _Incoming:
+    """A file that is written beside its name, hashed on the way and renamed when complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self.digest = hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._beside = path.with_name(f".{path.name}.part")
+        self._file = self._beside.open("wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+
+    def finish(self) -> None:
+        self._file.close()
+        self._beside.replace(self.path)
+
+    def abandon(self) -> None:
+        self._file.close()
+        self._beside.unlink(missing_ok=True)
+
+
+def _inside(name: str) -> str:
+    """Return a path that can't leave the run directory."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"a path outside of the run directory: {name!r}")
+    return str(path)

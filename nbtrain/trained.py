@@ -1,0 +1,81 @@
+"""From a run's payload and weights to the trained Keras model, in this process.
+
+The payload's own `model()` builds the model, so that custom classes need no registration, no
+`get_config` and no safe mode; then the values are put in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotReady
+from .runtime.errors import Corrupt
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Model:
+    """Return the model that `payload` builds, with the values of `weights`.
+
+    Parameters
+    ----------
+    offered
+        What `model()` may take by name: workers, worker, batch.
+
+    Raises
+    ------
+    NotReady
+        If the model that is built here is not the one that was trained.
+    """
+    from .runtime import checkpoint
+    from .runtime.payload import Payload, call
+
+    opened = Payload.open(payload)
+    state = checkpoint.read(weights)
+    with tempfile.TemporaryDirectory(prefix="nbtrain-") as scratch, _keras_settings():
+        opened.install(Path(scratch))
+        opened.restore_keras()
+        model = call(opened.load()["model"], offered)
+    _build(model, json.loads((state.metadata or {}).get("build", "null")))
+    try:
+        checkpoint.restore(model, state.variables)
+    except Corrupt as error:
+        raise NotReady(
+            f"the model that model() builds here is not the one that was trained: {error}",
+            "Take run.files / 'model.keras', or load the weights by hand from"
+            " run.files / 'weights.safetensors'.",
+        ) from None
+    return model
+
+
+def _build(model: keras.Model, spec: Any) -> None:
+    """Build a model that only knows its shapes from data, and its optimizer."""
+    if not model.built and spec is not None:
+        from .runtime import keras_mwms
+
+        keras_mwms.build_from_spec(model, spec)
+    optimizer = model.optimizer
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+
+
+@contextlib.contextmanager
+def _keras_settings() -> Iterator[None]:
+    """Leave Keras' global settings of this process as they were."""
+    import keras
+
+    floatx, epsilon = keras.config.floatx(), keras.config.epsilon()
+    image, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_epsilon(epsilon)
+        keras.config.set_image_data_format(image)
+        keras.config.set_dtype_policy(policy)
