@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from . import captured as _captured
-from .captured import Captured, Pickler
+from . import explain
+from .captured import Captured
 from .errors import NbtrainError
+from .pickler import SMALL, Pickler, trial
 from .runtime import payload as _format
 from .runtime.payload import aligned
 from .sources import chosen_files, is_own, is_own_path, own_modules
@@ -154,7 +156,7 @@ class _Pickled:
     def buffer(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer out of band, unless it is small (then true: in band)."""
         raw = buffer.raw()
-        if raw.nbytes < _captured.SMALL:
+        if raw.nbytes < SMALL:
             return True
         self.buffers.append(raw)
         return False
@@ -169,13 +171,13 @@ def _pickle(functions: Mapping[str, Any]) -> _Pickled:
     except NbtrainError:
         raise
     except Exception as error:
-        raise _captured.explain(functions, error) from None
+        raise explain.cannot_travel(functions, error) from None
     pickled.functions, pickled.modules = pickler.functions, pickler.modules
     for function, name, line in _captured.undefined(pickler.functions):
-        error = _captured.undefined_error(function, name, line)
+        problem = explain.undefined(function, name, line)
         if not _captured.is_method(function):
-            raise error
-        pickled.warnings.append(str(error))  # the method may never be called
+            raise problem
+        pickled.warnings.append(str(problem))  # the method may never be called
     return pickled
 
 
@@ -249,7 +251,7 @@ def _custom_objects(warnings: list[str]) -> Iterator[tuple[str, Any, bool]]:
         module = str(getattr(thing, "__module__", "__main__"))
         if module != "__main__" and not is_own(module.partition(".")[0]):
             continue
-        if _captured.trial(thing) is not None:
+        if trial(thing) is not None:
             warnings.append(f"The custom object `{name}`, registered with Keras, stays here.")
             continue
         named = isinstance(thing, (type, types.FunctionType))

@@ -83,6 +83,19 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
+class Restart:
+    """A failure that the run recovers from, or is recovering from.
+
+    `epoch` is the one that ran when it happened (None: training had not begun), `resumed` the one
+    that the training went on with (None: it has not yet). Both count from 0.
+    """
+
+    failed: Failed
+    epoch: int | None
+    resumed: int | None = None
+
+
+@dataclass(frozen=True)
 class RunState:
     """All that is known of a run.
 
@@ -104,8 +117,8 @@ class RunState:
         Seconds left as estimated at `last_time`.
     saved : dict
         The latest file of each sort ("checkpoint", "weights", "model", "history").
-    restarts : tuple of (Failed, int)
-        Each failure that was recovered from, and the epoch (from 0) it went on with.
+    restarts : tuple of Restart
+        The failures that did not end the run.
     head, head_reason : str
         Where the infrastructure has the head, as for `WorkerState.placement`.
     """
@@ -133,7 +146,7 @@ class RunState:
     curve: tuple[tuple[float, float], ...] = ()
     warnings: tuple[Warned, ...] = ()
     failures: tuple[Failed, ...] = ()
-    restarts: tuple[tuple[Failed, int], ...] = ()
+    restarts: tuple[Restart, ...] = ()
     saved: Mapping[str, Saved] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -252,9 +265,10 @@ def _fold(event: Event, state: RunState) -> RunState:
 
 @_fold.register
 def _(event: Started, state: RunState) -> RunState:
-    restarts = state.restarts
-    if state.failures and state.failures[-1].will_retry and state.status == "restarting":
-        restarts = (*restarts, (state.failures[-1], event.first_epoch))[-KEPT:]
+    restarts = tuple(
+        r if r.resumed is not None else dataclasses.replace(r, resumed=event.first_epoch)
+        for r in state.restarts
+    )
     first = state.started_at is None
     state = _cut(state, event.first_epoch)
     return dataclasses.replace(
@@ -362,9 +376,11 @@ def _(event: Warned, state: RunState) -> RunState:
 @_fold.register
 def _(event: Failed, state: RunState) -> RunState:
     failures = (*state.failures, event)[-KEPT:]
-    status = state.status
-    if event.will_retry and status not in ("stopping", *OUTCOMES):
-        status = "restarting"
+    status, restarts = state.status, state.restarts
+    if event.will_retry:
+        status = _busy(status, "restarting")
+        epoch = None if state.started_at is None else state.epoch
+        restarts = (*restarts, Restart(event, epoch))[-KEPT:]
     workers = state.workers
     if event.worker is not None and 0 <= event.worker < len(workers):
         phase = "lost" if event.cause in ("lost", "preempted") else "failed"
@@ -373,7 +389,13 @@ def _(event: Failed, state: RunState) -> RunState:
         )
         workers = _with(workers, failed)
     return dataclasses.replace(
-        state, failures=failures, status=status, workers=workers, eta_s=None, step_rate=None
+        state,
+        failures=failures,
+        restarts=restarts,
+        status=status,
+        workers=workers,
+        eta_s=None,
+        step_rate=None,
     )
 
 

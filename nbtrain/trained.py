@@ -6,8 +6,10 @@ The payload's own `model()` builds the model, so that custom classes need no reg
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,8 +40,8 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
 
     opened = Payload.open(payload)
     state = checkpoint.read(weights)
-    with tempfile.TemporaryDirectory(prefix="nbtrain-") as scratch, _keras_settings():
-        opened.install(Path(scratch))
+    with _keras_settings():
+        opened.install(_scratch())
         opened.restore_keras()
         model = call(opened.load()["model"], offered)
     _build(model, json.loads((state.metadata or {}).get("build", "null")))
@@ -52,6 +54,13 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
             " run.files / 'weights.safetensors'.",
         ) from None
     return model
+
+
+def _scratch() -> Path:
+    """Return a folder for the payload's modules; they may be imported as long as we live."""
+    folder = tempfile.mkdtemp(prefix="nbtrain-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _build(model: keras.Model, spec: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import types
@@ -53,6 +54,7 @@ SYMBOLIC = Kind("a symbolic Keras tensor", "Build the layers inside `{function}`
 VARIABLE = Kind(
     "a TensorFlow variable", "Make it inside `{function}`, from {name}.numpy() if need be."
 )
+SEED = Kind("a Keras SeedGenerator", _INSIDE)
 STRATEGY = Kind("a tf.distribute strategy", "nbtrain makes the strategy; `{function}` needs none.")
 LOOKUP = Kind("a TensorFlow lookup table", _INSIDE)
 GRAPH = Kind("a TensorFlow graph or a part of one", _INSIDE)
@@ -72,6 +74,10 @@ MAIN = Kind("the module __main__, the notebook itself", "Use the names of the no
 MADE_MODULE = Kind(
     "a module that has no file", "Write it as a .py file beside the notebook and import that."
 )
+DEEP = Kind(
+    "something that is nested too deeply",
+    "Keep it in a flat list or an array, or make it inside `{function}`.",
+)
 FRAME = Kind("a traceback or stack frame", "Send its text: traceback.format_exc().")
 LOGGING = Kind("a handler of logging", "Set up logging inside `{function}`.")
 
@@ -85,6 +91,7 @@ _BY_NAME = {
     "tensorflow.python.framework.sparse_tensor.SparseTensor": TENSOR,
     "keras.src.backend.common.variables.Variable": VARIABLE,
     "keras.src.backend.common.keras_tensor.KerasTensor": SYMBOLIC,
+    "keras.src.random.seed_generator.SeedGenerator": SEED,
     "tensorflow.python.distribute.distribute_lib.StrategyBase": STRATEGY,
     "tensorflow.python.ops.lookup_ops.LookupInterface": LOOKUP,
     "tensorflow.python.framework.ops.Graph": GRAPH,
@@ -143,12 +150,12 @@ def kind_of_type(cls: type) -> Kind | None:
         return None
     if issubclass(cls, io.IOBase) and not issubclass(cls, (io.BytesIO, io.StringIO)):
         return SOCKET if cls.__module__ == "socket" else FILE
-    for types_, kind in _BUILT_IN:
-        if issubclass(cls, types_):
-            return kind
+    for built_in, built_in_kind in _BUILT_IN:
+        if issubclass(cls, built_in):
+            return built_in_kind
     for base in cls.__mro__:
         module = base.__module__ if isinstance(base.__module__, str) else ""
-        kind = _BY_NAME.get(f"{module}.{base.__qualname__}")
+        kind: Kind | None = _BY_NAME.get(f"{module}.{base.__qualname__}")
         if kind is None and not issubclass(base, BaseException):
             kind = _BY_MODULE.get(module.partition(".")[0])
         if kind is not None and not (kind is DATABASE and base.__name__.endswith(_HARMLESS)):
@@ -192,9 +199,19 @@ def _kind_of_module(module: types.ModuleType) -> Kind | None:
     return MADE_MODULE if no_file and (spec is None or spec.origin is None) else None
 
 
+@functools.lru_cache(maxsize=4096)
+def is_loss(cls: type) -> bool:
+    """Tell whether a class is a loss of Keras, whose objects hold no variables."""
+    return any(f"{c.__module__}.{c.__name__}" == "keras.src.losses.loss.Loss" for c in cls.__mro__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_saveable(cls: type) -> bool:
+    return any(c.__name__ == "KerasSaveable" for c in cls.__mro__)
+
+
 def _kind_of_keras_object(obj: Any) -> Kind | None:
-    saveable = next((c for c in type(obj).__mro__ if c.__name__ == "KerasSaveable"), None)
-    if saveable is None:
+    if not _is_saveable(type(obj)) or is_loss(type(obj)):
         return None
     custom = _custom_classes(obj)
     if not custom:
@@ -222,13 +239,20 @@ def _custom_classes(obj: Any) -> set[str]:
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            module = item.get("module")
-            if "class_name" in item and "config" in item and module != "builtins":
-                if not (isinstance(module, str) and module.partition(".")[0] == "keras"):
-                    config_ = item["config"]
-                    is_function = item["class_name"] == "function" and isinstance(config_, str)
-                    found.add(config_ if is_function else str(item["class_name"]))
+            found |= _custom_name(item)
             waiting += item.values()
         elif isinstance(item, (list, tuple)):
             waiting += item
     return found
+
+
+def _custom_name(config: dict[str, Any]) -> set[str]:
+    """Return the name of what a part of a configuration stands for, unless it is Keras' own."""
+    module = config.get("module")
+    if "class_name" not in config or "config" not in config or module == "builtins":
+        return set()
+    if isinstance(module, str) and module.partition(".")[0] == "keras":
+        return set()
+    if config["class_name"] == "function" and isinstance(config["config"], str):
+        return {config["config"]}
+    return {str(config["class_name"])}

@@ -65,6 +65,7 @@ class LocalBackend:
         """
         rundir = RunDir(home() / request.id)
         rundir.create()
+        (rundir / RunDir.HEAD).unlink(missing_ok=True)  # of a head that died
         target = rundir / RunDir.PAYLOAD
         if payload != target:
             shutil.move(payload, target)
@@ -135,13 +136,13 @@ class LocalBackend:
     def stop(self, run: RunRef, grace_s: float) -> None:
         """Ask the head to stop; kill it, and with it the trainers, after `grace_s`."""
         rundir = self._rundir(run)
-        if grace_s > 0:
-            _signal_head(rundir, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
+        asked = grace_s <= 0
         while is_live(rundir):
-            if time.monotonic() >= deadline:
+            if not asked:
+                asked = _signal_head(rundir, signal.SIGTERM)
+            elif time.monotonic() >= deadline:
                 _signal_head(rundir, signal.SIGKILL)
-                deadline = float("inf")
             time.sleep(POLL_S[0])
 
     def delete(self, run: RunRef) -> None:
@@ -215,12 +216,16 @@ def _environment_key() -> tuple[tuple[str, str], ...]:
 def _take_lock(rundir: RunDir) -> int | None:
     """Return the locked lock file of a run, or None while a head holds it."""
     fd = os.open(rundir / RunDir.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    # More than once: a reader that looks whether the run is live holds the lock for a moment.
+    for _ in range(20):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(POLL_S[0])
+        else:
+            return fd
+    os.close(fd)
+    return None
 
 
 def is_live(rundir: RunDir) -> bool:
@@ -239,12 +244,20 @@ def is_live(rundir: RunDir) -> bool:
     return False
 
 
-def _signal_head(rundir: RunDir, number: int) -> None:
-    """Signal the head, whose pid can't be another process' while the lock is held."""
-    with contextlib.suppress(Corrupt, FileNotFoundError, ProcessLookupError, KeyError):
+def _signal_head(rundir: RunDir, number: int) -> bool:
+    """Signal the head, whose pid can't be another process' while the lock is held.
+
+    Returns False while the head has not written its pid yet.
+    """
+    try:
         pid = rundir.read_json(RunDir.HEAD)["pid"]
         if is_live(rundir):
             os.kill(pid, number)
+    except (Corrupt, FileNotFoundError, KeyError):
+        return False
+    except ProcessLookupError:
+        pass
+    return True
 
 
 def _pieces(path: Path, offset: int) -> Iterator[bytes]:

@@ -93,6 +93,8 @@ class Agent:
         await self._channel.send({"is": "hello", **hello, "versions": versions()})
         try:
             async for header, body in self._channel.receive():
+                if header.get("do") == "quit":
+                    return
                 await self._do(header, body)
         finally:
             await self.close()

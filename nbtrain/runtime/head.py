@@ -184,6 +184,7 @@ class Head:
             ended = await self._train()
         except OSError as error:  # a full disk, say: told if it can be
             ended = Ended(outcome="failed", message=f"the run directory: {error}")
+        await self._dismiss()
         with contextlib.suppress(OSError):
             self._finish(ended)
         return ended.outcome
@@ -196,6 +197,15 @@ class Head:
             task.cancel()
         self._store.close()
         self._log.close()
+
+    async def _dismiss(self) -> None:
+        """Send the agents away; when the run's end is told, nothing of it is left."""
+        await self._to_agents({"do": "quit"})
+        deadline = time.monotonic() + KILL_S
+        while time.monotonic() < deadline and not all(
+            agent.channel.closed for agent in self._agents.values()
+        ):
+            await self._next()
 
     async def _train(self) -> Ended:
         problem = await self._gather()
@@ -352,7 +362,9 @@ class Head:
             return
         member.exited = reason
         if not member.done:
-            self._trouble = self._trouble or time.monotonic()
+            # One that ended without a word is the cause itself; one that failed may be a victim.
+            explained = time.monotonic() - (0 if member.failure else EXPLAIN_S)
+            self._trouble = min(self._trouble or explained, explained)
 
     # -- judging ----------------------------------------------------------------------------
 
@@ -361,7 +373,7 @@ class Head:
         if all(m.done for m in members) or (self._members[0].done and self._trouble):
             return _Verdict(self._success())
         now = time.monotonic()
-        if self._trouble is not None and now - self._trouble > EXPLAIN_S:
+        if self._trouble is not None and now - self._trouble >= EXPLAIN_S:
             return self._lost()
         if now - self._watched < PING_S:
             return None

@@ -18,7 +18,6 @@ from pathlib import Path
 from .agent import Agent
 from .head import Head
 from .launch import Launcher, launcher
-from .process import LINUX
 from .rundir import RunDir
 from .wire import AsyncChannel
 
@@ -36,7 +35,6 @@ def main(argv: list[str]) -> int:
     lock = fds[0]
     os.set_inheritable(lock, False)
     _redirect(rundir / RunDir.HEAD_LOG)
-    rundir.write_json(RunDir.HEAD, {"pid": os.getpid()})
     outcome = asyncio.run(_train(rundir, start))
     print(f"head: {outcome}")
     return 0
@@ -55,6 +53,7 @@ def _redirect(log: Path) -> None:
 async def _train(rundir: RunDir, start: Launcher) -> str:
     head = Head(rundir)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
+    rundir.write_json(RunDir.HEAD, {"pid": os.getpid()})  # from now on it can be signalled
     scratch = rundir / RunDir.SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # of a head that was killed
     scratch.mkdir()
@@ -68,5 +67,3 @@ async def _train(rundir: RunDir, start: Launcher) -> str:
     finally:
         await head.close()
         await asyncio.wait([serving, working], timeout=10)
-        if not LINUX:
-            await agent.close()

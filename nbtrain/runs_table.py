@@ -1,0 +1,110 @@
+"""A table of runs, as HTML and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from . import phrases
+from .colours import RULE, TONES
+from .formats import cells, clean, cut, duration, number
+from .state import RunState
+
+HEADS = ("name", "status", "workers", "epochs", "last", "took", "age", "id")
+
+_NUMBERS = ("workers", "epochs", "took", "age")
+_NONE = "No runs yet."
+
+
+def row(state: RunState, now: float) -> tuple[str, ...]:
+    """Return a run's cells, in the order of `HEADS`."""
+    done = len(state.epoch_numbers)
+    epochs = f"{done}" if state.epochs is None else f"{done}/{state.epochs - state.first_epoch}"
+    end = state.ended_at
+    if end is None:
+        end = now if state.live else state.last_time
+    return tuple(
+        clean(value).replace("\n", " ")
+        for value in (
+            state.name,
+            state.status,
+            len(state.workers),
+            epochs,
+            _last(state),
+            duration(max(end - state.created, 0.0)) if state.created else "–",
+            _age(now - state.created) if state.created else "–",
+            state.id,
+        )
+    )
+
+
+def runs_html(states: Sequence[RunState], now: float) -> str:
+    """Return the table as an HTML fragment."""
+    if not states:
+        return f"<p>{_NONE}</p>"
+    head = "".join(
+        f'<th scope="col" style="{_style(name)};font-weight:600">{name}</th>' for name in HEADS
+    )
+    body = "".join(f'<tr style="background:none">{_cells(state, now)}</tr>' for state in states)
+    return (
+        '<table style="border-collapse:collapse;border:none;font-size:13px;margin:0;'
+        'font-variant-numeric:tabular-nums;color:var(--jp-ui-font-color1,inherit)">'
+        f'<thead><tr style="background:none">{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+def runs_text(states: Sequence[RunState], now: float, width: int = 120) -> str:
+    """Return the table as text, each line of at most `width` columns."""
+    if not states:
+        return _NONE
+    table = [HEADS, *(row(state, now) for state in states)]
+    widths = [max(cells(r[i]) for r in table) for i in range(len(HEADS))]
+    lines = []
+    for values in table:
+        padded = (
+            " " * (w - cells(v)) + v if name in _NUMBERS else v + " " * (w - cells(v))
+            for name, v, w in zip(HEADS, values, widths, strict=True)
+        )
+        lines.append(cut("  ".join(padded).rstrip(), width))
+    return "\n".join(lines)
+
+
+def _cells(state: RunState, now: float) -> str:
+    values = list(zip(HEADS, row(state, now), strict=True))
+    first = f'<th scope="row" style="{_style("name")};font-weight:600">{escape(values[0][1])}</th>'
+    rest = "".join(f'<td style="{_style(n)}">{_cell(n, v, state)}</td>' for n, v in values[1:])
+    return first + rest
+
+
+def _cell(name: str, value: str, state: RunState) -> str:
+    if name == "status":
+        return f'<span style="color:{TONES[phrases.tone(state)]}">{escape(value)}</span>'
+    if name == "id":
+        return f'<code style="font-size:12px;color:inherit;background:none">{escape(value)}</code>'
+    return escape(value)
+
+
+def _style(name: str) -> str:
+    align = "right" if name in _NUMBERS else "left"
+    return (
+        f"text-align:{align};padding:3px 14px 3px 0;border:none;border-bottom:1px solid {RULE};"
+        "white-space:nowrap"
+    )
+
+
+def _last(state: RunState) -> str:
+    """Return loss and metric of the last epoch, validation where there is one."""
+    logs = state.epoch_logs[-1] if state.epoch_logs else {}
+    said = []
+    for name in ("loss", phrases.metric(state)):
+        found = f"val_{name}" if f"val_{name}" in logs else name
+        if found in logs:
+            said.append(f"{found} {number(logs[found])}")
+    return ", ".join(said)
+
+
+def _age(seconds: float) -> str:
+    """Return an age in one unit: of a run from yesterday nobody wants the minutes."""
+    if seconds < 60:
+        return "just now"
+    return " ".join(duration(seconds).split()[:2]) + " ago"
