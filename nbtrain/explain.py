@@ -40,7 +40,7 @@ def cannot_travel(functions: Mapping[str, Any], error: Exception) -> CannotTrave
         failed = trial(value)
         if failed is not None:
             path, culprit, failed = _culprit(value, failed)
-            return _error(role, value, path, culprit, failed)
+            return _error(role, path, culprit, failed)
     return CannotTravel(f"The functions can't be sent to the workers: {error}")
 
 
@@ -126,7 +126,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     yield "", type(value)
 
 
-def _error(role: str, value: Any, path: Path, culprit: Any, failed: Exception) -> CannotTravel:
+def _error(role: str, path: Path, culprit: Any, failed: Exception) -> CannotTravel:
     known = isinstance(failed, unsendable.Unsendable)
     kind = failed.kind if known else _unknown(culprit, failed)  # type: ignore[attr-defined]
     way = _way(role, [name for name, _ in path])

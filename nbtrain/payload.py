@@ -109,7 +109,7 @@ def pack(
     OptionError
         If one of `files` does not exist.
     """
-    cwd = Path(os.path.abspath(cwd or Path.cwd()))
+    cwd = Path(os.path.abspath(cwd or Path.cwd()))  # noqa: PTH100  links stay links
     chosen = chosen_files(files, cwd)
     pickled = _pickle(functions)
     sources, lines = own_modules(_imported(pickled)), _lines(pickled)
@@ -188,7 +188,7 @@ def _imported(pickled: _Pickled) -> set[str]:
 def _lines(pickled: _Pickled) -> dict[str, list[str]]:
     """Return the source lines of the cells (or the script) that functions come from."""
     names = {function.__code__.co_filename for function in pickled.functions}
-    own = [name for name in sorted(names) if not os.path.exists(name) or is_own_path(Path(name))]
+    own = [name for name in sorted(names) if not Path(name).exists() or is_own_path(Path(name))]
     return {name: lines for name in own if (lines := linecache.getlines(name))}
 
 
@@ -325,9 +325,9 @@ def _write(
                 written += len(chunk)
                 if progress is not None:
                     progress(written, total)
-        os.replace(beside, path)
+        Path(beside).replace(path)
     except BaseException:
-        os.unlink(beside)
+        Path(beside).unlink()
         raise
     return hashing.hexdigest(), written
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .formats import clean, duration, left, listed, number, one_line, plural, rate
-from .runtime.events import Failed
+from .runtime.events import Failed, Warned
 from .state import Restart, RunState, WorkerState
 
 #: A sign for each phase of a worker, so that it doesn't need colour.
@@ -207,6 +207,32 @@ def crew(state: RunState) -> str:
     return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A progress bar: which part of it is filled, and what is written beside it."""
+
+    name: str
+    part: float
+    said: str
+
+
+def bars(state: RunState) -> tuple[Bar, Bar]:
+    """Return the bars of the epochs and of the steps in the running one."""
+    done = len([n for n in state.epoch_numbers if n >= state.first_epoch])
+    asked = max((state.epochs or 0) - state.first_epoch, 0)
+    steps = state.steps or 0
+    in_epoch = state.step / steps if steps > 0 else 0.0
+    running = 0.0 if state.epoch in state.epoch_numbers else in_epoch
+    return (
+        Bar("epochs", _part((done + running) / asked if asked else 0.0), f"{done}/{asked or '?'}"),
+        Bar("steps", _part(in_epoch), f"{state.step}/{steps or '?'}"),
+    )
+
+
+def _part(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
 # -- numbers ------------------------------------------------------------------------------------
 
 
@@ -278,6 +304,12 @@ def alarms(state: RunState) -> list[str]:
     since = next((int(x) for x, y in series(state, "loss") if not math.isfinite(y)), None)
     when = f" since epoch {since}" if since is not None else ""
     return [f"The loss is {number(loss)}{when}: a smaller learning rate or clipnorm may help."]
+
+
+def warning(warned: Warned) -> str:
+    """Return a warning with the worker it came from."""
+    who = "" if warned.worker is None else f"worker {warned.worker}: "
+    return who + clean(warned.message).strip()
 
 
 def restarted(restart: Restart) -> str:

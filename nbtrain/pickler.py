@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import operator
 import pickle
@@ -67,6 +68,8 @@ def _reduce(obj: Any) -> Any:
     """Return how to pickle what cloudpickle would copy or change; None for all else."""
     if isinstance(obj, memoryview):
         return _reduce_view(obj)
+    if type(obj) in _FROM_FUNCTIONS:
+        return _FROM_FUNCTIONS[type(obj)](obj)
     if obj is sys.stdout or obj is sys.stderr:
         return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
     if "keras" in sys.modules and unsendable.is_loss(type(obj)):
@@ -82,6 +85,27 @@ def _reduce(obj: Any) -> Any:
     return copy.__reduce_ex__(5)
 
 
+def _reduce_cached(obj: Any) -> Any:
+    """Pickle what `functools.cache` makes with its function; by itself it tells its name alone."""
+    module = sys.modules.get(obj.__module__)
+    if obj.__module__ != "__main__" and getattr(module, obj.__qualname__, None) is obj:
+        return None  # of a module, which the worker imports
+    limits = obj.cache_parameters()
+    arguments = (obj.__wrapped__, limits["maxsize"], limits["typed"], functools._CacheInfo)  # type: ignore[attr-defined]
+    return type(obj), arguments, vars(obj)
+
+
+def _reduce_cached_property(obj: Any) -> Any:
+    """Leave out the lock that Python 3.11 keeps in a `cached_property`."""
+    return type(obj), (obj.func,), {"attrname": obj.attrname}
+
+
+_FROM_FUNCTIONS: dict[type, Callable[[Any], Any]] = {
+    functools._lru_cache_wrapper: _reduce_cached,
+    functools.cached_property: _reduce_cached_property,
+}
+
+
 def _reduce_view(view: memoryview) -> Any:
     if view.format == "B" and view.ndim == 1 and view.c_contiguous:
         return memoryview, (pickle.PickleBuffer(view),)
@@ -93,7 +117,7 @@ def _reduce_view(view: memoryview) -> Any:
 def trial(obj: Any) -> Exception | None:
     """Return the error that pickling an object ends with."""
     try:
-        Pickler(_Nowhere(), lambda buffer: None).dump(obj)
+        Pickler(_Nowhere(), lambda _: None).dump(obj)
     except Exception as error:
         return error
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from .formats import clean, number
+from .formats import clean, number, plural
+from .markup import Html, element, html_of
 
 Points = Sequence[tuple[float, float]]
 
@@ -41,6 +41,7 @@ class _Frame:
     x1: float
     y0: float
     y1: float
+    ticks: tuple[float, ...] = ()
 
     def place(self, point: tuple[float, float]) -> tuple[float, float]:
         across = (point[0] - self.x0) / (self.x1 - self.x0)
@@ -51,17 +52,23 @@ class _Frame:
         )
 
 
-def svg(name: str, lines: Sequence[Line], first: float, last: float) -> str:
+def svg(name: str, lines: Sequence[Line], first: float, last: float) -> Html:
     """Return a plot over the epochs from `first` to `last` as an SVG element."""
     frame = _frame(lines, first, last)
-    drawn = "".join(_line(line, frame) for line in lines)
-    return (
-        f'<svg role="img" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" width="{_WIDTH:g}"'
-        f' height="{_HEIGHT:g}" font-size="10.5" fill="currentColor" xmlns="http://www.w3.org/2000/svg"'
-        ' style="display:block;width:100%;height:auto;font-family:inherit;'
-        'font-variant-numeric:tabular-nums">'
-        f"<title>{_text(name)}</title><desc>{_text(_described(name, lines))}</desc>"
-        f"{_axes(name, frame)}{drawn}</svg>"
+    heading = element("title", name), element("desc", _described(name, lines))
+    return element(
+        "svg",
+        *heading,
+        _axes(name, frame),
+        *(_line(line, frame) for line in lines),
+        role="img",
+        viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
+        width=f"{_WIDTH:g}",
+        height=f"{_HEIGHT:g}",
+        font_size="10.5",
+        fill="currentColor",
+        style="display:block;width:100%;height:auto;font-family:inherit;"
+        "font-variant-numeric:tabular-nums",
     )
 
 
@@ -76,59 +83,59 @@ def _frame(lines: Sequence[Line], first: float, last: float) -> _Frame:
         low, high = min(whole), max(whole)
         y0, y1 = max(y0, low - (high - low)), min(y1, high + (high - low))
     margin = (y1 - y0) * _MARGIN or abs(y1) * 0.1 or 1.0
-    return _Frame(first, max(last, first + 1), y0 - margin, y1 + margin)
+    ticks = (y0, y1) if y1 > y0 else (y0,)
+    return _Frame(first, max(last, first + 1), y0 - margin, y1 + margin, ticks)
 
 
-def _axes(name: str, frame: _Frame) -> str:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    margin = (frame.y1 - frame.y0) * _MARGIN / (1 + 2 * _MARGIN)
-    low, high = frame.y0 + margin, frame.y1 - margin
-    labels = []
-    for value in (low, high):
-        y = frame.place((frame.x0, value))[1]
-        labels.append(
-            f'<text x="{_LEFT - 5:g}" y="{y + 3.5:.1f}" text-anchor="end" opacity=".75">'
-            f"{_text(number(value))}</text>"
-        )
-    ends = (
-        f'<text x="{_LEFT:g}" y="{_HEIGHT - 5:g}" opacity=".75">{frame.x0:g}</text>'
-        f'<text x="{right:g}" y="{_HEIGHT - 5:g}" text-anchor="end" opacity=".75">'
-        f"{frame.x1:g} {'epoch' if frame.x1 == 1 else 'epochs'}</text>"
+def _axes(name: str, frame: _Frame) -> Html:
+    right, foot = f"{_WIDTH - _RIGHT:g}", f"{_HEIGHT - 5:g}"
+    rule = f"M{_LEFT:g} {_TOP:g}V{_HEIGHT - _BOTTOM:g}H{right}"
+    labels = [
+        _label(number(y), f"{_LEFT - 5:g}", f"{frame.place((frame.x0, y))[1] + 3.5:.1f}", "end")
+        for y in frame.ticks
+    ]
+    return html_of(
+        element("text", name, x=f"{_LEFT:g}", y="11", font_weight="600"),
+        element("path", d=rule, fill="none", stroke="currentColor", stroke_opacity=".3"),
+        *labels,
+        _label(f"{frame.x0:g}", f"{_LEFT:g}", foot, "start"),
+        _label(plural(int(frame.x1), "epoch"), right, foot, "end"),
     )
-    heading = f'<text x="{_LEFT:g}" y="11" font-weight="600">{_text(name)}</text>'
-    rule = f"M{_LEFT:g} {_TOP:g}V{bottom:g}H{right:g}"
-    axes = f'<path d="{rule}" fill="none" stroke="currentColor" stroke-opacity=".3"/>'
-    return heading + axes + "".join(labels) + ends
 
 
-def _line(line: Line, frame: _Frame) -> str:
+def _label(said: str, x: str, y: str, anchor: str) -> Html:
+    return element("text", said, x=x, y=y, text_anchor=anchor, opacity=".75")
+
+
+def _line(line: Line, frame: _Frame) -> Html:
     points = _spread(line.points, _DRAWN)
-    drawn = "".join(_path(piece, line, frame) for piece in _pieces(points, frame))
-    if not line.mark or len(line.points) > _MARKED:
-        return drawn
-    return drawn + "".join(
-        _mark(line, *frame.place(point)) for point in points if math.isfinite(point[1])
-    )
+    pieces = _pieces(points, frame)
+    marked = line.mark and len(points) <= _MARKED
+    marks = [_mark(line, *frame.place(p)) for piece in pieces for p in piece] if marked else []
+    return html_of(*(_path(piece, line, frame) for piece in pieces), *marks)
 
 
-def _path(points: Points, line: Line, frame: _Frame) -> str:
+def _path(points: Points, line: Line, frame: _Frame) -> Html:
     if len(points) < 2:
-        return ""
+        return Html()
+    look = (
+        {"stroke_width": "1.8"} if line.mark else {"stroke_width": "1.2", "stroke_opacity": ".75"}
+    )
+    if line.mark == "square":
+        look["stroke_dasharray"] = "5 3"
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, points))
-    look = 'stroke-width="1.8"' if line.mark else 'stroke-width="1" stroke-opacity=".6"'
-    dashes = ' stroke-dasharray="5 3"' if line.mark == "square" else ""
-    return (
-        f'<polyline points="{places}" fill="none" {look}{dashes} stroke-linejoin="round"'
-        f' style="stroke:{line.colour}"/>'
+    style = f"stroke:{line.colour}"
+    return element(
+        "polyline", points=places, fill="none", stroke_linejoin="round", style=style, **look
     )
 
 
-def _mark(line: Line, x: float, y: float) -> str:
+def _mark(line: Line, x: float, y: float) -> Html:
+    style = f"fill:{line.colour}"
     if line.mark == "square":
-        shape = f'<rect x="{x - 2.6:.1f}" y="{y - 2.6:.1f}" width="5.2" height="5.2"'
-    else:
-        shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8"'
-    return f'{shape} style="fill:{line.colour}"/>'
+        at = {"x": f"{x - 2.6:.1f}", "y": f"{y - 2.6:.1f}"}
+        return element("rect", style=style, width="5.2", height="5.2", **at)
+    return element("circle", style=style, cx=f"{x:.1f}", cy=f"{y:.1f}", r="2.8")
 
 
 def _pieces(points: Points, frame: _Frame) -> list[list[tuple[float, float]]]:
@@ -157,10 +164,6 @@ def _described(name: str, lines: Sequence[Line]) -> str:
         if line.points and line.mark
     ]
     return f"{clean(name)} by epoch" + (": " if said else "") + ", ".join(said)
-
-
-def _text(value: str) -> str:
-    return escape(clean(value))
 
 
 def sparkline(points: Points, width: int) -> str:

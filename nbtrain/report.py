@@ -7,37 +7,51 @@ theme with fallbacks. Where styles are taken away (GitHub) plain text and a tabl
 from __future__ import annotations
 
 import math
-from html import escape
 
 from . import phrases, plot
-from .colours import RULE, TONES, TRAINING, VALIDATION
 from .formats import clean, plural
+from .markup import (
+    CODE,
+    FONT,
+    QUIET,
+    RULE,
+    TINT,
+    TONES,
+    TRACK,
+    TRAINING,
+    VALIDATION,
+    Html,
+    div,
+    element,
+    html_of,
+    lines,
+    span,
+)
 from .phrases import Row
-from .runs_table import runs_html as runs_html
-from .runs_table import runs_text as runs_text
+from .runs_table import runs_html, runs_text
 from .runtime.events import Failed, Warned
 from .state import RunState, WorkerState
-from .text_report import line as line
-from .text_report import text as text
+from .text_report import line, text
+
+__all__ = ["html", "line", "runs_html", "runs_text", "text"]
 
 #: Above this many workers the strip shows their signs without their numbers.
 _NUMBERED = 16
 
-#: Above this many workers the strip is left to a sentence.
+#: At most this many signs are drawn; the sentence beside them counts all workers.
 _DRAWN = 512
 
 #: At most this many restarts, and this many warnings, are shown.
 _SHOWN = 5
 
-_FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
-_CODE = "var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace)"
-_QUIET = "opacity:.75"
 _HEADS = {"now": "so far", "training": "training", "validation": "validation"}
 
 
 def html(state: RunState, now: float) -> str:
     """Return the report; `now` is Unix time, for what is counted since an event."""
-    parts = [
+    return div(
+        f"font-family:{FONT};font-size:13px;line-height:1.5;max-width:860px;padding:6px 2px;"
+        "color:var(--jp-ui-font-color1,inherit);font-variant-numeric:tabular-nums",
         _title(state, now),
         _facts(state),
         _workers(state),
@@ -45,135 +59,139 @@ def html(state: RunState, now: float) -> str:
         _numbers(state),
         _trouble(state),
         _next(state),
-    ]
-    return (
-        f'<div role="group" aria-label="Training run {_text(state.name)}" style="font-family:{_FONT};'
-        "font-size:13px;line-height:1.5;max-width:860px;padding:6px 2px;"
-        'color:var(--jp-ui-font-color1,inherit);font-variant-numeric:tabular-nums">'
-        + "".join(parts)
-        + "</div>"
+        role="group",
+        aria_label=f"Training run {state.name}",
     )
 
 
 # -- what it is doing ---------------------------------------------------------------------------
 
 
-def _title(state: RunState, now: float) -> str:
-    colour = TONES[phrases.tone(state)]
+def _title(state: RunState, now: float) -> Html:
+    bold = "font-weight:600"
     status, *rest = phrases.title(state, now)
-    words = "".join(f' <span style="{_QUIET}">·</span> {_text(part)}' for part in rest)
-    return (
-        '<div style="font-size:15px;overflow-wrap:anywhere">'
-        f'<strong style="font-weight:600">{_text(state.name)}</strong>'
-        f' <span style="{_QUIET}">·</span>'
-        f' <strong style="font-weight:600;color:{colour}">{_text(status)}</strong>{words}</div>'
-    )
+    dot = html_of(" ", span(QUIET, "·"), " ")
+    parts = [
+        element("strong", state.name, style=bold),
+        element("strong", status, style=f"{bold};color:{TONES[phrases.tone(state)]}"),
+        *map(html_of, rest),
+    ]
+    return div("font-size:15px;overflow-wrap:anywhere", Html(dot.join(parts)))
 
 
-def _facts(state: RunState) -> str:
+def _facts(state: RunState) -> Html:
     facts = [plural(len(state.workers), "worker"), *phrases.facts(state)]
-    return f'<div style="{_QUIET};font-size:12px">{_text(" · ".join(facts))}</div>'
+    return div(f"{QUIET};font-size:12px", " · ".join(facts))
 
 
-def _workers(state: RunState) -> str:
+def _workers(state: RunState) -> Html:
     if state.status == "succeeded" or not state.workers:
-        return ""
+        return Html()
     few = len(state.workers) <= _NUMBERED
-    strip = "".join((_chip if few else _dot)(w) for w in state.workers[:_DRAWN])
-    crew = _text(phrases.crew(state))
-    speed = _text(phrases.speed(state)) if state.live else ""
-    look = "gap:4px" if few else "gap:1px;letter-spacing:1px"
-    return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:2px 10px;margin:6px 0">'
-        f'<span role="img" aria-label="workers: {crew}" style="display:flex;flex-wrap:wrap;{look}">'
-        f"{strip}</span> <span>{crew}{' · ' if crew and speed else ''}{speed}</span></div>"
+    crew = phrases.crew(state)
+    said = [crew, phrases.speed(state)] if state.live else [crew]
+    return div(
+        "display:flex;flex-wrap:wrap;align-items:center;gap:2px 10px;margin:6px 0",
+        span(
+            "display:flex;flex-wrap:wrap;" + ("gap:4px" if few else "gap:1px;letter-spacing:1px"),
+            *map(_chip if few else _dot, state.workers[:_DRAWN]),
+            role="img",
+            aria_label=f"workers: {crew}",
+        ),
+        " ",
+        span("", " · ".join(part for part in said if part)),
     )
 
 
-def _chip(worker: WorkerState) -> str:
+def _chip(worker: WorkerState) -> Html:
     colour = TONES[phrases.TONES.get(worker.phase, "quiet")]
-    style = (
-        "display:inline-block;min-width:2.5em;padding:0 4px;box-sizing:border-box;font-size:12px;"
+    chip = span(
+        f"display:inline-block;min-width:2.5em;padding:0 4px;box-sizing:border-box;font-size:12px;"
         f"text-align:center;line-height:18px;border:1px solid {colour};border-radius:4px;"
-        f"color:{colour}"
+        f"color:{colour}",
+        f"{phrases.sign(worker)}\u202f{worker.index}",
+        title=phrases.describe(worker),
     )
-    sign = _text(phrases.sign(worker))
-    said = _text(phrases.describe(worker))
-    return f'<span title="{said}" style="{style}">{sign}&#8239;{worker.index}</span> '
+    return html_of(chip, " ")
 
 
-def _dot(worker: WorkerState) -> str:
+def _dot(worker: WorkerState) -> Html:
     colour = TONES[phrases.TONES.get(worker.phase, "quiet")]
-    said, sign = _text(phrases.describe(worker)), _text(phrases.sign(worker))
-    return f'<span title="{said}" style="color:{colour}">{sign}</span>'
+    return span(f"color:{colour}", phrases.sign(worker), title=phrases.describe(worker))
 
 
-def _bars(state: RunState) -> str:
-    """Return the bars of epochs and steps; they stay in place from the start to the end."""
+def _bars(state: RunState) -> Html:
     if not state.live and state.status != "lost":
-        return ""
-    epochs, steps = state.epochs or 0, state.steps or 0
-    done = len([n for n in state.epoch_numbers if n >= state.first_epoch])
-    asked = max(epochs - state.first_epoch, 0)
-    in_epoch = min(state.step / steps, 1.0) if steps > 0 else 0.0
-    over = state.epoch in state.epoch_numbers
-    part = (done + (0.0 if over else in_epoch)) / asked if asked else 0.0
-    bars = _bar("epochs", part, f"{done}/{asked}" if asked else "")
-    bars += _bar("steps", in_epoch, f"{state.step}/{steps}" if steps else f"{state.step}")
-    return (
-        '<div style="display:grid;grid-template-columns:max-content minmax(40px,1fr) max-content;'
-        f'align-items:center;gap:2px 10px;margin:6px 0">{bars}</div>'
+        return Html()
+    return div(
+        "display:grid;grid-template-columns:max-content minmax(40px,1fr) max-content;"
+        "align-items:center;gap:2px 10px;margin:6px 0",
+        *(part for bar in phrases.bars(state) for part in _bar(bar)),
     )
 
 
-def _bar(label: str, part: float, said: str) -> str:
-    percent = min(max(part, 0.0), 1.0) * 100
-    return (
-        f'<div style="font-size:12px">{label} </div>'
-        f'<div role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100"'
-        f' aria-valuenow="{percent:.0f}" aria-valuetext="{said}" style="height:8px;border-radius:4px;'
-        f'overflow:hidden;background:var(--jp-layout-color3,rgba(128,128,128,.3))">'
-        f'<div style="width:{percent:.1f}%;height:100%;background:{TRAINING}"></div></div>'
-        f'<div style="font-size:12px;text-align:right;min-width:5em">{said}</div>'
+def _bar(bar: phrases.Bar) -> list[Html]:
+    percent = f"{bar.part * 100:.1f}"
+    filled = div(f"width:{percent}%;height:100%;background:{TRAINING}")
+    track = div(
+        f"height:8px;border-radius:4px;overflow:hidden;background:{TRACK}",
+        filled,
+        role="progressbar",
+        aria_label=bar.name,
+        aria_valuemin=0,
+        aria_valuemax=100,
+        aria_valuenow=percent,
+        aria_valuetext=bar.said,
     )
+    return [
+        div("font-size:12px", f"{bar.name} "),
+        track,
+        div("font-size:12px;text-align:right;min-width:5em", bar.said),
+    ]
 
 
 # -- loss and metrics ---------------------------------------------------------------------------
 
 
-def _numbers(state: RunState) -> str:
+def _numbers(state: RunState) -> Html:
     rows = phrases.rows(state)
-    if not rows and state.started_at is None:
-        return ""
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:12px 20px;align-items:flex-start;margin:8px 0">'
-        f"{_table(state, rows)}{_plots(state)}</div>"
-    )
-
-
-def _table(state: RunState, rows: list[Row]) -> str:
     if not rows:
-        return ""
+        return Html()
+    return div(
+        "display:flex;flex-wrap:wrap;gap:12px 24px;align-items:flex-start;margin:8px 0",
+        _table(state, rows),
+        _plots(state),
+    )
+
+
+def _table(state: RunState, rows: list[Row]) -> Html:
     shown = phrases.columns(state, rows)
-    cell = f"padding:2px 0 2px 14px;text-align:right;border:none;border-bottom:1px solid {RULE}"
-    left = (
-        f"padding:2px 0;text-align:left;font-weight:400;border:none;border-bottom:1px solid {RULE}"
+    # All that JupyterLab has rules of its own for is said here.
+    cell = f"padding:2px 0 2px 14px;text-align:right;border:none;border-bottom:{RULE}"
+    left = f"padding:2px 0;text-align:left;font-weight:400;border:none;border-bottom:{RULE}"
+    over = f"{cell};font-weight:400;min-width:5em;{QUIET}"
+    plain = "background:none"
+    heads = (element("th", _HEADS[name], style=over, scope="col") for name in shown)
+    body = (
+        element(
+            "tr",
+            element("th", row.name, style=left, scope="row"),
+            *(element("td", getattr(row, name), style=cell) for name in shown),
+            style=plain,
+        )
+        for row in rows
     )
-    head = "".join(
-        f'<th scope="col" style="{cell};font-weight:400;min-width:5em;{_QUIET}">{_HEADS[name]}</th>'
-        for name in shown
-    )
-    body = ""
-    for row in rows:
-        values = "".join(f'<td style="{cell}">{_text(getattr(row, name))}</td>' for name in shown)
-        body += f'<tr style="background:none"><th scope="row" style="{left}">{_text(row.name)}</th>{values}</tr>'
-    return (
-        '<table style="border-collapse:collapse;border:none;margin:0;font-size:13px;'
-        f'font-variant-numeric:tabular-nums;table-layout:auto">'
-        f'<caption style="text-align:left;caption-side:top;padding:0;color:inherit;{_QUIET};'
-        f'font-size:12px">{_caption(state)}</caption>'
-        f'<thead><tr style="background:none"><th scope="col" style="{left}"></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>"
+    return element(
+        "table",
+        element(
+            "caption",
+            _caption(state),
+            style=f"text-align:left;caption-side:top;padding:0;color:inherit;{QUIET};font-size:12px",
+        ),
+        element("thead", element("tr", element("td", style=left), *heads, style=plain)),
+        element("tbody", *body),
+        style="border-collapse:collapse;border:none;margin:0;font-size:13px;"
+        "font-variant-numeric:tabular-nums;table-layout:auto",
     )
 
 
@@ -183,115 +201,97 @@ def _caption(state: RunState) -> str:
     return f"after epoch {state.epoch_numbers[-1] + 1}"
 
 
-def _plots(state: RunState) -> str:
+def _plots(state: RunState) -> Html:
     if not state.curve and not state.epoch_numbers:
-        return ""
-    metric = phrases.metric(state)
-    panels = [_panel(state, "loss")] + ([_panel(state, metric)] if metric else [])
-    return "".join(
-        f'<div style="flex:1 1 195px;min-width:0;max-width:280px">{panel}</div>' for panel in panels
-    )
+        return Html()
+    names = [name for name in ("loss", phrases.metric(state)) if name]
+    panels = (div("flex:1 1 0;min-width:0;max-width:280px", _panel(state, n)) for n in names)
+    return div("display:flex;flex:1 1 300px;min-width:0;gap:16px", *panels)
 
 
-def _panel(state: RunState, name: str) -> str:
-    lines = [plot.Line("training", phrases.series(state, name), TRAINING, "circle")]
+def _panel(state: RunState, name: str) -> Html:
+    curves = [plot.Line("training", phrases.series(state, name), TRAINING, "circle")]
     if name == "loss":
-        lines.insert(0, plot.Line("running", state.curve, TRAINING))
-    legend = _key(TRAINING, "●", "training")
+        curves.insert(0, plot.Line("running", state.curve, TRAINING))
+    keys = [_key(TRAINING, "●", "training")]
     validation = phrases.series(state, f"val_{name}")
     if validation:
-        lines.append(plot.Line("validation", validation, VALIDATION, "square"))
-        legend += _key(VALIDATION, "■", "validation")
+        curves.append(plot.Line("validation", validation, VALIDATION, "square"))
+        keys.append(_key(VALIDATION, "■", "validation"))
     ends = [n + 1 for n in state.epoch_numbers] + [math.ceil(x) for x, _ in state.curve]
-    return (
-        plot.svg(name, lines, float(state.first_epoch), float(max(ends)))
-        + f'<div style="font-size:11px;text-align:right">{legend}</div>'
-    )
+    drawn = plot.svg(name, curves, float(state.first_epoch), float(max(ends)))
+    return html_of(drawn, div("font-size:11px;text-align:right", *keys))
 
 
-def _key(colour: str, mark: str, label: str) -> str:
-    return f' <span style="color:{colour}">{mark}</span> <span style="{_QUIET}">{label}</span>'
+def _key(colour: str, mark: str, label: str) -> Html:
+    return html_of(" ", span(f"color:{colour}", mark), " ", span(QUIET, label))
 
 
 # -- trouble ------------------------------------------------------------------------------------
 
 
-def _trouble(state: RunState) -> str:
-    parts = [_note("warn", _text(said)) for said in phrases.alarms(state)]
-    parts += [_note("warn", _text(phrases.restarted(r))) for r in state.restarts[-_SHOWN:]]
+def _trouble(state: RunState) -> Html:
+    notes = [_note("warn", said) for said in phrases.alarms(state)]
+    notes += [_note("warn", phrases.restarted(r)) for r in state.restarts[-_SHOWN:]]
     hidden = len(state.warnings) - _SHOWN
     if hidden > 0:
-        parts.append(_note("warn", f"{hidden} warnings before these"))
-    parts += [_note("warn", _warning(warned)) for warned in state.warnings[-_SHOWN:]]
-    error = state.error
-    if error is not None:
-        parts.append(_note("bad", _error(error)))
+        notes.append(_note("warn", f"{plural(hidden, 'warning')} before these"))
+    notes += [_note("warn", _warning(warned)) for warned in state.warnings[-_SHOWN:]]
+    if state.error is not None:
+        notes.append(_note("bad", _error(state.error)))
     elif state.message and state.status != "succeeded":
         tone = "quiet" if state.status == "stopped" else "bad"
-        parts.append(_note(tone, _lines(state.message)))
-    return "".join(parts)
+        notes.append(_note(tone, lines(state.message)))
+    return html_of(*notes)
 
 
-def _note(tone: str, content: str) -> str:
-    return (
-        f'<div style="border-left:3px solid {TONES[tone]};padding:1px 0 1px 8px;margin:6px 0;'
-        f'overflow-wrap:anywhere">{content}</div>'
-    )
+def _note(tone: str, content: str) -> Html:
+    style = f"border-left:3px solid {TONES[tone]};padding:1px 0 1px 8px;margin:6px 0"
+    return div(f"{style};overflow-wrap:anywhere", content)
 
 
-def _warning(warned: Warned) -> str:
-    who = "" if warned.worker is None else f"worker {warned.worker}: "
-    first, _, rest = clean(warned.message).strip().partition("\n")
+def _warning(warned: Warned) -> Html:
+    first, _, rest = phrases.warning(warned).partition("\n")
     if not rest:
-        return escape(who + first)
-    return f"<details><summary>{escape(who + first)}</summary>{_pre(escape(rest))}</details>"
+        return html_of(first)
+    return element("details", element("summary", first, style="cursor:pointer"), _pre(rest))
 
 
-def _error(failed: Failed) -> str:
-    heading = f"<strong>{_text(phrases.headline(failed))}</strong>"
-    shown = "\n".join(_traced(code, marked) for code, marked in phrases.traceback_lines(failed))
-    advice = "<br>".join(escape(said) for said in phrases.advice(failed))
-    if shown:
-        return f"{heading}{_pre(shown)}{advice}"
-    return f"{heading}<br>{advice}"
+def _error(failed: Failed) -> Html:
+    heading = element("strong", phrases.headline(failed))
+    traced = [_traced(code, marked) for code, marked in phrases.traceback_lines(failed)]
+    advice = lines("\n".join(phrases.advice(failed)))
+    if traced:
+        return html_of(heading, _pre(Html("\n".join(traced))), advice)
+    return html_of(heading, Html("<br>"), advice)
 
 
-def _traced(line: str, marked: bool) -> str:
+def _traced(code: str, marked: bool) -> Html:
     if not marked:
-        return escape(line)
-    return (
-        '<mark style="background:rgba(224,72,62,.2);color:inherit;font-weight:600">'
-        f"→{escape(line[1:])}</mark>"
-    )
+        return html_of(code)
+    style = "background:rgba(224,72,62,.2);color:inherit;font-weight:600"
+    return element("mark", f"→{code[1:]}", style=style)
 
 
-def _pre(content: str) -> str:
-    return (
-        f'<pre style="font-family:{_CODE};font-size:12px;line-height:1.45;margin:4px 0;padding:6px 8px;'
+def _pre(content: str) -> Html:
+    return element(
+        "pre",
+        content,
+        style=f"font-family:{CODE};font-size:12px;line-height:1.45;margin:4px 0;padding:6px 8px;"
         "white-space:pre-wrap;overflow-wrap:anywhere;max-height:30em;overflow:auto;color:inherit;"
-        f'background:rgba(128,128,128,.1);border-radius:4px">{content}</pre>'
+        f"background:{TINT};border-radius:4px",
     )
 
 
-def _next(state: RunState) -> str:
-    style = (
-        f"font-family:{_CODE};font-size:12px;color:inherit;background:rgba(128,128,128,.13);"
-        "padding:1px 4px;border-radius:3px"
-    )
-    steps = " · ".join(
-        f'<span style="white-space:nowrap"><code style="{style}">{_text(code)}</code>'
-        f' <span style="{_QUIET}">{_text(does)}</span></span>'
-        for code, does in phrases.next_steps(state)
-    )
-    return f'<div style="font-size:12px;margin-top:8px">{steps}</div>'
-
-
-def _lines(value: str) -> str:
-    return escape(clean(value)).replace("\n", "<br>")
-
-
-def _text(value: object) -> str:
-    return escape(clean(value))
-
-
-__all__ = ["html", "line", "runs_html", "runs_text", "text"]
+def _next(state: RunState) -> Html:
+    code = f"font-family:{CODE};font-size:12px;color:inherit;background:{TINT};padding:1px 4px"
+    steps = [
+        span(
+            "white-space:nowrap",
+            element("code", clean(typed), style=f"{code};border-radius:3px"),
+            " ",
+            span(QUIET, does),
+        )
+        for typed, does in phrases.next_steps(state)
+    ]
+    return div("font-size:12px;margin-top:8px", Html(" · ".join(steps)))

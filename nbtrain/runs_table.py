@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
 
 from . import phrases
-from .colours import RULE, TONES
 from .formats import cells, clean, cut, duration, number
+from .markup import RULE, TONES, Html, element
 from .state import RunState
 
 HEADS = ("name", "status", "workers", "epochs", "last", "took", "age", "id")
@@ -41,15 +40,15 @@ def row(state: RunState, now: float) -> tuple[str, ...]:
 def runs_html(states: Sequence[RunState], now: float) -> str:
     """Return the table as an HTML fragment."""
     if not states:
-        return f"<p>{_NONE}</p>"
-    head = "".join(
-        f'<th scope="col" style="{_style(name)};font-weight:600">{name}</th>' for name in HEADS
-    )
-    body = "".join(f'<tr style="background:none">{_cells(state, now)}</tr>' for state in states)
-    return (
-        '<table style="border-collapse:collapse;border:none;font-size:13px;margin:0;'
-        'font-variant-numeric:tabular-nums;color:var(--jp-ui-font-color1,inherit)">'
-        f'<thead><tr style="background:none">{head}</tr></thead><tbody>{body}</tbody></table>'
+        return element("p", _NONE)
+    plain = "background:none"
+    heads = (element("th", n, style=f"{_style(n)};font-weight:600", scope="col") for n in HEADS)
+    return element(
+        "table",
+        element("thead", element("tr", *heads, style=plain)),
+        element("tbody", *(element("tr", *_cells(s, now), style=plain) for s in states)),
+        style="border-collapse:collapse;border:none;font-size:13px;margin:0;"
+        "font-variant-numeric:tabular-nums;color:var(--jp-ui-font-color1,inherit)",
     )
 
 
@@ -69,25 +68,21 @@ def runs_text(states: Sequence[RunState], now: float, width: int = 120) -> str:
     return "\n".join(lines)
 
 
-def _cells(state: RunState, now: float) -> str:
-    values = list(zip(HEADS, row(state, now), strict=True))
-    first = f'<th scope="row" style="{_style("name")};font-weight:600">{escape(values[0][1])}</th>'
-    rest = "".join(f'<td style="{_style(n)}">{_cell(n, v, state)}</td>' for n, v in values[1:])
-    return first + rest
-
-
-def _cell(name: str, value: str, state: RunState) -> str:
-    if name == "status":
-        return f'<span style="color:{TONES[phrases.tone(state)]}">{escape(value)}</span>'
-    if name == "id":
-        return f'<code style="font-size:12px;color:inherit;background:none">{escape(value)}</code>'
-    return escape(value)
+def _cells(state: RunState, now: float) -> Iterator[Html]:
+    for name, value in zip(HEADS, row(state, now), strict=True):
+        style = _style(name)
+        if name == "name":
+            yield element("th", value, style=f"{style};font-weight:600", scope="row")
+        elif name == "status":
+            yield element("td", value, style=f"{style};color:{TONES[phrases.tone(state)]}")
+        else:
+            yield element("td", value, style=style)
 
 
 def _style(name: str) -> str:
     align = "right" if name in _NUMBERS else "left"
     return (
-        f"text-align:{align};padding:3px 14px 3px 0;border:none;border-bottom:1px solid {RULE};"
+        f"text-align:{align};padding:3px 14px 3px 0;border:none;border-bottom:{RULE};"
         "white-space:nowrap"
     )
 

@@ -70,27 +70,38 @@ class Sources:
         return [p for name, p in self.files.items() if name not in before and name.endswith(".py")]
 
     def _add_package(self, top: str, root: Path) -> None:
+        left_out: list[Path] = []
         for count, path in enumerate(_walk(root)):
             if count >= MAX_FILES:
                 self.warnings.append(
                     f"`{top}` has more than {MAX_FILES:,} files ({root}): the rest stays here"
                 )
-                return
+                break
             name = f"{top}/{path.relative_to(root).as_posix()}"
             if path.suffix == ".py" or self._data_fits(name, path):
                 self.files[name] = path
+            else:
+                left_out.append(path)
+        if left_out:
+            self.warnings.append(_left_out(top, left_out))
 
     def _data_fits(self, name: str, path: Path) -> bool:
         size = path.stat().st_size
         limit = MAX_DATA if name.endswith(_CODE) else MAX_DATA_FILE
-        if size > limit or self._data + size > MAX_DATA:
-            self.warnings.append(
-                f"{name} ({size / 1e6:,.1f} MB) stays here: only small data files travel with "
-                f"modules; send it with --files"
-            )
-            return False
-        self._data += size
-        return True
+        fits = size <= limit and self._data + size <= MAX_DATA
+        if fits:
+            self._data += size
+        return fits
+
+
+def _left_out(top: str, paths: list[Path]) -> str:
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    biggest = max(paths, key=lambda path: path.stat().st_size)
+    many = "1 data file" if len(paths) == 1 else f"{len(paths):,} data files"
+    return (
+        f"`{top}`: {many} ({size:,.1f} MB, such as {biggest.name}) can't go with the module: "
+        "only small ones do. Send what is needed with --files."
+    )
 
 
 def own_modules(imported: Iterable[str]) -> Sources:
@@ -206,7 +217,7 @@ def chosen_files(files: Sequence[str], cwd: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in files:
-        path = Path(os.path.abspath(cwd / name))
+        path = Path(os.path.abspath(cwd / name))  # noqa: PTH100  links stay links
         matches = [path] if path.exists() else sorted(cwd.glob(name)) if _is_pattern(name) else []
         if not matches:
             raise _no_such_file(name, path)
@@ -230,8 +241,8 @@ def _no_such_file(name: str, path: Path) -> OptionError:
     folder = path.parent
     while not folder.is_dir():
         folder, path = folder.parent, folder
-    near = difflib.get_close_matches(path.name, os.listdir(folder), 1, 0.5)
-    fix = f"Did you mean {os.path.relpath(folder / near[0], os.getcwd())!r}?" if near else ""
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], 1, 0.5)
+    fix = f"Did you mean {os.path.relpath(folder / near[0])!r}?" if near else ""
     return OptionError(f"--files {name}: there is no such file or folder in {folder}.", fix)
 
 
@@ -311,7 +322,7 @@ def _write_beside(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.replace(beside, path)
+        Path(beside).replace(path)
     except BaseException:
-        os.unlink(beside)
+        Path(beside).unlink()
         raise

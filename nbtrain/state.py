@@ -259,7 +259,7 @@ def mark_stopping(state: RunState) -> RunState:
 
 
 @singledispatch
-def _fold(event: Event, state: RunState) -> RunState:
+def _fold(_event: Event, state: RunState) -> RunState:
     return state  # a kind that this version does not draw
 
 
@@ -341,7 +341,8 @@ def _(event: Progress, state: RunState) -> RunState:
 @_fold.register
 def _(event: EpochEnd, state: RunState) -> RunState:
     # An epoch that comes again replaces what followed from its first time.
-    state = _cut(state, event.epoch, curve=False)
+    if state.epoch_numbers and state.epoch_numbers[-1] >= event.epoch:
+        state = _cut(state, event.epoch)
     moved = dataclasses.replace(
         state,
         status=_busy(state.status, "training"),
@@ -454,19 +455,16 @@ def _busy(status: str, now: str) -> str:
     return status if status in ("stopping", *OUTCOMES) else now
 
 
-def _cut(state: RunState, first: int, *, curve: bool = True) -> RunState:
+def _cut(state: RunState, first: int) -> RunState:
     """Forget epoch `first` and what came after it: it is trained again."""
     kept = [i for i, number in enumerate(state.epoch_numbers) if number < first]
-    points = tuple(p for p in state.curve if p[0] <= first) if curve else state.curve
-    if len(kept) == len(state.epoch_numbers):
-        return dataclasses.replace(state, curve=points)
     return dataclasses.replace(
         state,
         epoch_numbers=tuple(state.epoch_numbers[i] for i in kept),
         epoch_logs=tuple(state.epoch_logs[i] for i in kept),
         epoch_seconds=tuple(state.epoch_seconds[i] for i in kept),
         logs=state.epoch_logs[kept[-1]] if kept else {},
-        curve=points,
+        curve=tuple(p for p in state.curve if p[0] <= first),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import phrases
-from .formats import cells, clean, cut, number, one_line, plural, wrapped
+from .formats import cells, cut, number, one_line, plural, wrapped
 from .plot import sparkline
 from .state import RunState
 
@@ -51,7 +51,7 @@ def _paint(tone: str, content: str) -> str:
     return f"\x1b[{_CODES[tone]}m{content}\x1b[0m" if content else ""
 
 
-def _plain(tone: str, content: str) -> str:
+def _plain(_tone: str, content: str) -> str:
     return content
 
 
@@ -86,23 +86,15 @@ def _crew(state: RunState, width: int, paint: Paint) -> str:
 def _bars(state: RunState, width: int, paint: Paint) -> list[str]:
     if state.started_at is None:
         return []
-    first, epochs, steps = state.first_epoch, state.epochs, state.steps
-    in_epoch = min(state.step / steps, 1.0) if steps else 0.0
-    done = len([n for n in state.epoch_numbers if n >= first])
-    asked = max((epochs or 0) - first, 0)
-    running = 0.0 if state.epoch in state.epoch_numbers else in_epoch
-    counted = (
-        ("epochs", (done + running) / asked if asked else 0.0, f"{done}/{asked or '?'}"),
-        ("steps ", in_epoch, f"{state.step}/{steps or '?'}"),
-    )
-    room = min(width - 8 - max(cells(said) for _, _, said in counted), 50)
+    bars = phrases.bars(state)
+    room = min(width - 8 - max(cells(bar.said) for bar in bars), 50)
     if room < 5:
         return []
-    return [f"{name} {_bar(part, room, paint)} {said}" for name, part, said in counted]
+    return [f"{bar.name:<6} {_bar(bar.part, room, paint)} {bar.said}" for bar in bars]
 
 
 def _bar(part: float, room: int, paint: Paint) -> str:
-    eighths = round(min(max(part, 0.0), 1.0) * room * 8)
+    eighths = round(part * room * 8)
     full, rest = divmod(eighths, 8)
     filled = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return paint("busy", filled) + paint("quiet", "░" * (room - len(filled)))
@@ -131,9 +123,7 @@ def _cells(name: str, values: list[str], first: int) -> str:
 def _trouble(state: RunState, width: int, paint: Paint) -> list[str]:
     lines: list[str] = []
     said = [*phrases.alarms(state), *map(phrases.restarted, state.restarts[-_SHOWN:])]
-    for warned in state.warnings[-_SHOWN:]:
-        who = "" if warned.worker is None else f"worker {warned.worker}: "
-        said.append(who + clean(warned.message).strip())
+    said += map(phrases.warning, state.warnings[-_SHOWN:])
     for one in said:
         pieces = wrapped(one, width - 2)
         more = ["…"] if len(pieces) > _WARNING else []

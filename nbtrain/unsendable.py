@@ -21,7 +21,7 @@ class Kind:
     fix: str
 
 
-class Unsendable(Exception):
+class Unsendable(Exception):  # noqa: N818  says what a thing is
     """Raised while pickling by the thing that can't travel."""
 
     def __init__(self, kind: Kind, thing: Any) -> None:
@@ -199,9 +199,14 @@ def _kind_of_module(module: types.ModuleType) -> Kind | None:
     return MADE_MODULE if no_file and (spec is None or spec.origin is None) else None
 
 
+def is_loss(obj: Any) -> bool:
+    """Tell whether an object is a loss of Keras, which holds no variables."""
+    cls: Hashable = type(obj)
+    return _is_loss(cls)
+
+
 @functools.lru_cache(maxsize=4096)
-def is_loss(cls: type) -> bool:
-    """Tell whether a class is a loss of Keras, whose objects hold no variables."""
+def _is_loss(cls: type) -> bool:
     return any(f"{c.__module__}.{c.__name__}" == "keras.src.losses.loss.Loss" for c in cls.__mro__)
 
 
@@ -211,7 +216,7 @@ def _is_saveable(cls: type) -> bool:
 
 
 def _kind_of_keras_object(obj: Any) -> Kind | None:
-    if not _is_saveable(type(obj)) or is_loss(type(obj)):
+    if not _is_saveable(type(obj)) or is_loss(obj):
         return None
     custom = _custom_classes(obj)
     if not custom:
@@ -249,6 +254,9 @@ def _custom_classes(obj: Any) -> set[str]:
 def _custom_name(config: dict[str, Any]) -> set[str]:
     """Return the name of what a part of a configuration stands for, unless it is Keras' own."""
     module = config.get("module")
+    # Keras keeps a lambda as its code without its globals; as an activation in a bare "value".
+    if config.get("class_name") == "__lambda__" or list(config) == ["value"]:
+        return {"lambda"}
     if "class_name" not in config or "config" not in config or module == "builtins":
         return set()
     if isinstance(module, str) and module.partition(".")[0] == "keras":

@@ -32,8 +32,6 @@ from .wire import CHUNK, AsyncChannel, Header, ProtocolError
 
 #: How often trainers are asked whether they are there, in seconds.
 PING_S = 1.0
-#: A trainer that has not answered for this long is lost: it is stopped, or its machine hangs.
-UNRESPONSIVE_S = 20.0
 #: After the first failure of a generation, how long to wait for the one that explains it: the
 #: survivors of a dead worker fail too, and often first.
 EXPLAIN_S = 1.5
@@ -426,9 +424,10 @@ class Head:
             if not member.exited:
                 message = {"do": "tell", "worker": member.worker, "message": {"do": "ping"}}
                 await self._send(member.agent, message)
-        silent = [m for m in self._live() if now - m.answered > UNRESPONSIVE_S and m.met()]
+        limit = self.request.unresponsive_s
+        silent = [m for m in self._live() if now - m.answered > limit and m.met()]
         if silent:
-            reason = f"it has not answered for {UNRESPONSIVE_S:g} s (stopped, or its machine hangs)"
+            reason = f"it has not answered for {limit:g} s (stopped, or its machine hangs)"
             silent[0].exited = reason
             return self._retry_or_end(Failed(worker=silent[0].worker, cause="lost", message=reason))
         last = max((m.advanced for m in self._live()), default=now)

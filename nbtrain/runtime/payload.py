@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from . import absent
 from .errors import Corrupt, Refused, VersionMismatch
 
 MAGIC = b"NBTRAIN\x01"
@@ -124,10 +125,12 @@ class Payload:
         if hashlib.sha256(self._data).hexdigest() != sha256:
             raise Corrupt(f"{self.path.name} is not the payload that was sent (SHA-256 differs)")
 
-    def install(self, scratch: Path) -> None:
+    def install(self, scratch: Path, *, visiting: bool = False) -> None:
         """Unpack files and modules below `scratch`, and set the environment variables.
 
-        Relative paths find the files once `scratch` is the current directory.
+        Relative paths find the files once `scratch` is the current directory. `visiting` is for
+        a process that is no worker, such as the notebook: its own modules come before those of
+        the payload, and its environment is left alone.
         """
         scratch = Path(scratch)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -138,8 +141,11 @@ class Payload:
         if self._sections[SOURCES].nbytes:
             folder = scratch.resolve() / PRIVATE / "modules"
             self._unpack_modules(folder)
-            sys.path.insert(0, str(folder))
+            sys.path.insert(len(sys.path) if visiting else 0, str(folder))
             importlib.invalidate_caches()
+        if visiting:
+            return
+        absent.install()
         os.environ.update(self.header["environment"])
         # Cells call IPython's `display` without importing it.
         if not hasattr(builtins, "display"):

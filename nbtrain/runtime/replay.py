@@ -19,6 +19,24 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
 
 
+def remember(model: Any) -> Callable[[], TFEpochIterator]:
+    """Return what gives the epoch iterator of the `fit` of a model that begins next.
+
+    `fit` keeps its iterator in a local variable; the first to get it is the model's own
+    `_maybe_symbolic_build` (keras/src/backend/tensorflow/trainer.py, 3.15).
+    """
+    found: list[TFEpochIterator] = []
+    original = model._maybe_symbolic_build
+
+    def build(iterator: Any = None, data_batch: Any = None) -> None:
+        if iterator is not None and not found:
+            found.append(iterator)
+        original(iterator=iterator, data_batch=data_batch)
+
+    object.__setattr__(model, "_maybe_symbolic_build", build)
+    return lambda: found[0]
+
+
 def replay(
     iterator: TFEpochIterator, epochs: int, steps_per_execution: int, advance: Callable[[], None]
 ) -> None:

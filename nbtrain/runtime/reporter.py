@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms
+from . import checkpoint, keras_mwms, replay
 from .checkpoint import State
 from .events import EpochEnd, Progress, Started, Warned
 from .payload import PRIVATE
@@ -59,6 +59,7 @@ class Reporter(keras.callbacks.Callback):
         self.history = keras.callbacks.History()
         self._remembering = [*others, self.history]
         self._chief = control.job.chief
+        self._iterator = replay.remember(model)
         self._first_epoch = 0
         self._epoch = 0
         self._done_epochs = 0
@@ -86,9 +87,18 @@ class Reporter(keras.callbacks.Callback):
         if self._resume is not None:
             checkpoint.restore(self._trained, self._resume.variables)
             checkpoint.restore_callbacks(self._remembering, self._resume.callbacks)
+            self._replay(self._resume.epoch)
         if self._chief:
             self.control.say(self._started(self._trained, self._first_epoch, self.data))
         self.control.phase("training")
+
+    def _replay(self, epochs: int) -> None:
+        """Bring the data to where it was."""
+        if epochs:
+            self.control.phase("building", f"brings the data to epoch {epochs + 1}")
+            replay.replay(
+                self._iterator(), epochs, self._trained.steps_per_execution, self.control.advance
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to count steps."""

@@ -33,6 +33,9 @@ class TrainRequest:
     stall_timeout_s, start_timeout_s, stacks_after_s
         How long no worker may get on before the run ends; how long workers may take to meet;
         when the stacks of a run that does not get on are written down. Seconds.
+    unresponsive_s
+        After how many seconds a trainer that does not answer (it is stopped, or its machine
+        hangs) is lost.
     max_restarts
         How many generations may follow the first one without an epoch gained in between.
     """
@@ -53,6 +56,7 @@ class TrainRequest:
     stall_timeout_s: float = 1800.0
     stacks_after_s: float = 60.0
     start_timeout_s: float = 120.0
+    unresponsive_s: float = 20.0
     max_restarts: int = 5
     created: float = 0.0
     payload_sha256: str = ""

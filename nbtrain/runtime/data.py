@@ -1,0 +1,235 @@
+"""From what `dataset()` returned to the arguments of `fit`, as one process would give them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .errors import Refused
+
+#: Keras' own default for arrays.
+DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data as `fit` takes it.
+
+    Attributes
+    ----------
+    arguments : dict
+        Arguments of `fit` for training data: x, y, sample_weight, batch_size.
+    batch, steps, examples
+        Global batch, steps of an epoch and examples, each None where it is not known beforehand.
+    describe : dict
+        Shapes and dtypes, for the model card.
+    build
+        The structure of a batch as JSON values, for building a model from it.
+    """
+
+    arguments: dict[str, Any]
+    batch: int | None
+    steps: int | None
+    examples: int | None
+    describe: dict[str, Any] = field(default_factory=dict)
+    build: Any = None
+
+    @property
+    def validation_arguments(self) -> dict[str, Any]:
+        """The same as arguments of `fit` for validation data."""
+        parts = [self.arguments.get(name) for name in ("x", "y", "sample_weight")]
+        while len(parts) > 1 and parts[-1] is None:
+            parts.pop()
+        whole = parts[0] if len(parts) == 1 else tuple(parts)
+        arguments = {"validation_data": whole}
+        if "batch_size" in self.arguments:
+            arguments["validation_batch_size"] = self.arguments["batch_size"]
+        return arguments
+
+
+def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "dataset") -> Data:
+    """Return the data of a role.
+
+    Parameters
+    ----------
+    value
+        What the user's function returned, or the data itself.
+    batch
+        The global batch asked for (`--batch`), or None.
+    what
+        The role, for messages.
+
+    Raises
+    ------
+    Refused
+        If it is nothing that `fit` could take, or has no batch size, or two of them.
+    """
+    where = f"{what}()"
+    if inspect.isgeneratorfunction(value):
+        value = value()
+    if isinstance(value, tf.distribute.DistributedDataset):
+        raise Refused(where, "it is distributed already.", "Return the plain tf.data.Dataset.")
+    if isinstance(value, tf.data.Dataset):
+        return _dataset(value, batch, where)
+    if isinstance(value, keras.utils.PyDataset):
+        return _py_dataset(value, batch, where)
+    if inspect.isgenerator(value) or (hasattr(value, "__next__") and not hasattr(value, "shape")):
+        return _generator(value, batch, where)
+    return _arrays(value, batch, where)
+
+
+def _dataset(dataset: tf.data.Dataset, batch: int | None, where: str) -> Data:
+    own = _batch_of(dataset)
+    if own is None and not _is_batched(dataset):
+        if batch is None:
+            raise Refused(where, "the dataset is not batched.", "Say --batch, or batch() it.")
+        dataset, own = dataset.batch(batch), batch
+    elif batch is not None and own is not None and own != batch:
+        raise Refused(
+            where,
+            f"the dataset comes in batches of {own}, and --batch says {batch}.",
+            "Leave one of them out: a dataset's own batch is the global batch.",
+        )
+    steps = int(dataset.cardinality().numpy())
+    known = steps if steps >= 0 else None
+    if known == 0:
+        raise Refused(where, "the dataset is empty.")
+    return Data(
+        {"x": dataset},
+        batch=own or batch,
+        steps=known,
+        examples=None,
+        describe=_described(dataset.element_spec),
+        build=_spec(dataset.element_spec),
+    )
+
+
+def _batch_of(dataset: Any) -> int | None:
+    """Return the batch size of the last `batch` in a pipeline, where it can be seen."""
+    while dataset is not None:
+        size = getattr(dataset, "_batch_size", None)
+        if size is not None and "Batch" in type(dataset).__name__:
+            value = tf.get_static_value(size)
+            return int(value) if value is not None else None
+        inputs = dataset._inputs()
+        dataset = inputs[0] if len(inputs) == 1 else None
+    return None
+
+
+def _is_batched(dataset: tf.data.Dataset) -> bool:
+    """Guess from the shapes: a first dimension that is unknown is a batch's."""
+    leaves = keras.tree.flatten(dataset.element_spec)
+    shapes = [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]
+    return any(s.rank is None or (s.rank > 0 and s[0] is None) for s in shapes)
+
+
+def _py_dataset(value: keras.utils.PyDataset, batch: int | None, where: str) -> Data:
+    if batch is not None:
+        raise Refused(where, "a PyDataset makes its own batches.", "Leave --batch out.")
+    first = value[0]
+    shapes = keras.tree.map_structure(np.asarray, first)
+    steps = value.num_batches
+    leaf = keras.tree.flatten(shapes)[0]
+    return Data(
+        {"x": value},
+        batch=len(leaf),
+        steps=steps,
+        examples=None,
+        describe=_described(shapes),
+        build=_spec(shapes),
+    )
+
+
+def _generator(value: Any, batch: int | None, where: str) -> Data:
+    if batch is not None:
+        raise Refused(where, "a generator makes its own batches.", "Leave --batch out.")
+    return Data({"x": value}, batch=None, steps=None, examples=None, describe={"generator": True})
+
+
+def _arrays(value: Any, batch: int | None, where: str) -> Data:
+    parts = value if isinstance(value, tuple) else (value,)
+    if not 1 <= len(parts) <= 3:
+        raise Refused(where, f"it returned a tuple of {len(parts)}.", "Return (x, y).")
+    if isinstance(value, list):
+        raise Refused(where, "it returned a list.", "Return a tuple (x, y) of arrays.")
+    leaves = [leaf for part in parts for leaf in keras.tree.flatten(part) if leaf is not None]
+    lengths = set()
+    for leaf in leaves:
+        if not hasattr(leaf, "shape") or not len(leaf.shape):
+            raise Refused(
+                where,
+                f"it returned {type(leaf).__name__} where data is wanted.",
+                "Return (x, y) arrays, a tf.data.Dataset, a PyDataset or DataFrames.",
+            )
+        lengths.add(int(leaf.shape[0]))
+    if len(lengths) > 1:
+        raise Refused(where, f"its arrays have different lengths: {sorted(lengths)}.")
+    if lengths in (set(), {0}):
+        raise Refused(where, "it returned no examples.")
+    (examples,) = lengths
+    size = batch or DEFAULT_BATCH
+    names = ("x", "y", "sample_weight")
+    arguments = dict(zip(names, parts, strict=False))
+    return Data(
+        {**arguments, "batch_size": size},
+        batch=size,
+        steps=math.ceil(examples / size),
+        examples=examples,
+        describe={**_described(parts), "examples": examples},
+        build=_spec(parts, with_batch=False),
+    )
+
+
+def _described(structure: Any) -> dict[str, Any]:
+    """Return names, shapes and dtypes, for reading."""
+    found = {}
+    for path, leaf in _leaves(structure):
+        if hasattr(leaf, "shape"):
+            shape = [None if d is None else int(d) for d in leaf.shape]
+            found[path] = {"shape": shape, "dtype": _dtype(leaf)}
+    return found
+
+
+def _leaves(structure: Any, path: str = "") -> Any:
+    if isinstance(structure, Mapping):
+        for key, value in structure.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(structure, tuple):
+        names: list[str] = ["x", "y", "sample_weight"] if not path else []
+        for i, value in enumerate(structure):
+            name = names[i] if i < len(names) else f"{path}[{i}]"
+            yield from _leaves(value, name)
+    elif structure is not None:
+        yield path or "x", structure
+
+
+def _dtype(leaf: Any) -> str:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:  # a DataFrame
+        return ", ".join(sorted({str(d) for d in leaf.dtypes}))
+    return getattr(dtype, "name", str(dtype))
+
+
+def _spec(structure: Any, *, with_batch: bool = True) -> Any:
+    """Return the structure of a batch with shapes and dtypes; the batch dimension is open."""
+    if isinstance(structure, Mapping):
+        return {str(k): _spec(v, with_batch=with_batch) for k, v in structure.items()}
+    if isinstance(structure, (tuple, list)):
+        return [_spec(v, with_batch=with_batch) for v in structure]
+    if structure is None or not hasattr(structure, "shape"):
+        return None
+    shape = structure.shape
+    dimensions = [None] * (shape.rank or 0) if hasattr(shape, "rank") else [None] * len(shape)
+    dimensions[1:] = [None if d is None else int(d) for d in shape[1:]]
+    dtype = getattr(structure, "dtype", None)
+    name = "float32" if dtype is None else getattr(dtype, "name", str(dtype))
+    return {"shape": dimensions, "dtype": name}
+
+

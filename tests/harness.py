@@ -1,0 +1,133 @@
+"""What tests of whole runs share: starting one, the plain process to compare with, leftovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbtrain import payload
+from nbtrain.backends import get
+from nbtrain.backends.local import LocalBackend, home
+from nbtrain.run import Run
+from nbtrain.runtime import tensors
+from nbtrain.runtime.request import TrainRequest
+from nbtrain.runtime.rundir import RunDir
+
+TESTS = Path(__file__).parent
+
+#: A process that never imports nbtrain: what N workers are compared with.
+PLAIN = """
+import sys; sys.path.insert(0, {folder!r})
+import json, keras, numpy as np
+import programs
+keras.utils.set_random_seed({seed})
+model = getattr(programs, {model!r})()
+data = getattr(programs, {dataset!r})()
+validation = getattr(programs, {validation!r})() if {validation!r} else None
+arguments = dict(zip("xy", data), batch_size={batch}) if isinstance(data, tuple) else dict(x=data)
+history = model.fit(**arguments, epochs={epochs}, validation_data=validation, verbose=0)
+assert "nbtrain" not in sys.modules
+np.savez({out!r}, *[v.numpy() for v in model.variables + model.optimizer.variables])
+print(json.dumps(history.history))
+"""
+
+
+def plain(
+    tmp_path: Path,
+    *,
+    model: str = "model",
+    dataset: str = "dataset",
+    validation: str = "validation",
+    epochs: int = 3,
+    batch: int = 32,
+    seed: int = 7,
+) -> tuple[list[np.ndarray], dict[str, list[float]]]:
+    """Return the variables and the history of plain Keras in one process."""
+    out = tmp_path / f"plain-{uuid.uuid4().hex}.npz"
+    code = PLAIN.format(
+        folder=str(TESTS), seed=seed, model=model, dataset=dataset, validation=validation,
+        epochs=epochs, batch=batch, out=str(out),
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as saved:
+        arrays = [saved[name] for name in saved.files]
+    return arrays, json.loads(done.stdout.splitlines()[-1])
+
+
+def launch(functions: dict[str, Any], **fields: Any) -> Run:
+    """Start a run of `functions` on the local backend, past all faces."""
+    fields = {"workers": 2, "epochs": 3, "batch": 32, "seed": 7, "name": "t", **fields}
+    request = TrainRequest(id=f"t-{uuid.uuid4().hex[:8]}", created=time.time(), **fields)
+    rundir = RunDir(home() / request.id)
+    rundir.create()
+    packed = payload.pack(functions, rundir / RunDir.PAYLOAD)
+    import dataclasses
+
+    request = dataclasses.replace(request, payload_sha256=packed.sha256)
+    backend = get("local")
+    assert isinstance(backend, LocalBackend)
+    ref = backend.start(request, rundir / RunDir.PAYLOAD)
+    backend.warm_up()
+    return Run(backend, ref, request)
+
+
+def variables(run: Run) -> list[np.ndarray]:
+    """Return the trained variables of a run, in the order of `plain`."""
+    run.wait()
+    run._raise_unless_trained()
+    with run._local(RunDir.WEIGHTS) as path:
+        arrays, _ = tensors.load(path)
+    return list(arrays.values())
+
+
+def assert_equal_to_plain(
+    run: Run, expected: tuple[list[np.ndarray], dict[str, list[float]]], tolerance: float = 1e-6
+) -> None:
+    """Assert that a run gave what one process gives: weights, optimizer state and history."""
+    arrays, history = expected
+    trained = variables(run)
+    assert len(trained) == len(arrays)
+    for ours, theirs in zip(trained, arrays, strict=True):
+        np.testing.assert_allclose(
+            ours.astype("float64"), theirs.astype("float64"), rtol=0, atol=tolerance
+        )
+    ours = run.history.history
+    assert set(ours) == set(history)
+    for name, values in history.items():
+        np.testing.assert_allclose(ours[name], values, rtol=0, atol=tolerance, err_msg=name)
+
+
+def processes(word: str) -> list[str]:
+    """Return the command lines of live processes that have `word` in line or environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                around = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if line and word.encode() in line + around:
+                found.append(line.replace(b"\0", b" ").decode())
+    return found
+
+
+def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
+    """Wait for a condition, and return its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come about"
+        time.sleep(0.02)
+    return value

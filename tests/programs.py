@@ -1,0 +1,98 @@
+"""Programs as a user writes them: model, dataset, validation. They know nothing of nbtrain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+
+
+def _xy(examples: int = 203, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(examples, 8)).astype("float32")
+    return x, (x.sum(axis=1) > 0).astype("int32")
+
+
+def model():
+    import keras
+
+    m = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile("adam", loss, metrics=["accuracy"])
+    return m
+
+
+def dataset():
+    return _xy()
+
+
+def shuffled():
+    """Another order in every epoch, from the global seed."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(_xy()).shuffle(203).batch(32)
+
+
+def validation():
+    return _xy(61, seed=1)
+
+
+def raises():
+    raise RuntimeError("the file of the data is empty")
+
+
+def raises_on_worker_1(worker):
+    if worker == 1:
+        raise RuntimeError("only here")
+    return _xy()
+
+
+def hangs(worker):
+    while worker == 1:
+        time.sleep(0.1)
+    return _xy()
+
+
+def stops_itself_once(worker):
+    """Worker 1 is stopped (SIGSTOP), as on a machine that hangs, in the first generation."""
+    marker = os.environ["NBTRAIN_TEST_MARKER"]
+    if worker == 1 and not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return _xy()
+
+
+def exits():
+    os._exit(3)
+
+
+def slow():
+    """Some 50 ms for every batch, so that a test can do something in the middle of it."""
+    import tensorflow as tf
+
+    def wait(x, y):
+        time.sleep(0.05)
+        return x, y
+
+    def pause(x, y):
+        a, b = tf.numpy_function(wait, [x, y], [tf.float32, tf.int32])
+        a.set_shape(x.shape)
+        b.set_shape(y.shape)
+        return a, b
+
+    return tf.data.Dataset.from_tensor_slices(_xy()).batch(32).map(pause)
+
+
+def leaves_a_child():
+    import subprocess
+
+    subprocess.Popen(["sleep", "600"])
+    return _xy()

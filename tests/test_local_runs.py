@@ -1,0 +1,342 @@
+"""Whole runs on the local backend: real heads, real trainers, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from nbtrain import backends
+from nbtrain.backends.local import home, is_live
+from nbtrain.errors import NoSuchRun, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
+from nbtrain.run import attach, runs
+from nbtrain.runtime import eventlog
+from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
+from nbtrain.runtime.rundir import RunDir
+
+from . import programs
+from .harness import assert_equal_to_plain, launch, plain, processes, until, variables
+
+pytestmark = pytest.mark.usefixtures("nbtrain_home")
+
+BASIC = {
+    "model": programs.model,
+    "dataset": programs.dataset,
+    "validation": programs.validation,
+}
+
+
+def pids(run, generation):
+    """Return the pids of the trainers of a generation, by worker."""
+    return {
+        e.worker: e.pid
+        for e in run.events
+        if isinstance(e, Phase) and e.pid and e.generation == generation
+    }
+
+
+def after(run, condition):
+    """Wait for the event that fulfils a condition."""
+    return next(event for event in run.watch() if condition(event))
+
+
+def kill(run, worker, number=signal.SIGKILL, generation=1):
+    os.kill(pids(run, generation)[worker], number)
+
+
+def failures(run):
+    return [e for e in run.events if isinstance(e, Failed)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_n_workers_give_what_one_process_gives(tmp_path, workers):
+    run = launch(BASIC, workers=workers)
+    assert_equal_to_plain(run, plain(tmp_path))
+    assert len(set(pids(run, 1).values())) == workers
+    assert run.status == "succeeded"
+
+
+def test_the_model_comes_back_compiled_with_its_optimizer_state(tmp_path):
+    run = launch(BASIC)
+    x, y = programs.validation()
+    loss, accuracy = run.model.evaluate(x, y, verbose=0)
+    assert loss == pytest.approx(run.metrics["val_loss"], abs=1e-6)
+    assert accuracy == pytest.approx(run.metrics["val_accuracy"], abs=1e-6)
+    assert int(run.model.optimizer.iterations.numpy()) == 3 * 7
+    assert run.history.epoch == [0, 1, 2]
+    assert run.card["seed"] == 7
+    assert {path.name for path in run.files.iterdir()} >= {"model.keras", "run.json", "logs"}
+    assert "Epoch 3/3" in run.logs(0)
+
+
+def test_the_saved_keras_file_is_the_same_model(tmp_path):
+    import keras
+
+    run = launch(BASIC).wait()
+    model = keras.saving.load_model((run.files / "model.keras").download(tmp_path))
+    for ours, theirs in zip(model.variables, variables(run), strict=False):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+@pytest.mark.parametrize("data", ["dataset", "shuffled"])
+def test_a_killed_trainer_changes_nothing(tmp_path, worker, data):
+    run = launch({**BASIC, "dataset": getattr(programs, data)}, epochs=5)
+    after(run, lambda e: isinstance(e, Saved) and e.what == "checkpoint" and e.epoch == 3)
+    kill(run, worker)
+    assert_equal_to_plain(run, plain(tmp_path, dataset=data, epochs=5))
+    (failed,) = failures(run)
+    assert (failed.worker, failed.cause, failed.will_retry) == (worker, "lost", True)
+    assert "SIGKILL" in failed.message
+    starts = [e for e in run.events if isinstance(e, Started)]
+    assert [e.generation for e in starts] == [1, 2]
+    assert starts[1].first_epoch >= 3
+
+
+def test_a_trainer_killed_before_any_checkpoint_begins_anew(tmp_path):
+    run = launch(BASIC)
+    after(run, lambda e: isinstance(e, Phase) and e.phase == "training" and e.worker == 1)
+    kill(run, 1)
+    assert_equal_to_plain(run, plain(tmp_path))
+    assert len(failures(run)) == 1
+
+
+def test_a_stopped_trainer_is_found_and_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBTRAIN_TEST_MARKER", str(tmp_path / "marker"))
+    run = launch({**BASIC, "dataset": programs.stops_itself_once}, unresponsive_s=3.0)
+    assert_equal_to_plain(run, plain(tmp_path))
+    (failed,) = failures(run)
+    assert failed.worker == 1
+    assert "not answered" in failed.message
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=5)
+    saved = after(run, lambda e: isinstance(e, Saved) and e.epoch == 3)
+    path = home() / run.id / saved.path
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    kill(run, 0)
+    assert_equal_to_plain(run, plain(tmp_path, dataset="dataset", epochs=5))
+    assert [e.code for e in run.events if isinstance(e, Warned)] == ["checkpoint-damaged"]
+
+
+def test_a_users_error_is_shown_once_with_its_own_lines():
+    run = launch({**BASIC, "dataset": programs.raises})
+    with pytest.raises(RunFailed) as caught:
+        run.model  # noqa: B018
+    text = str(caught.value)
+    assert 'raise RuntimeError("the file of the data is empty")' in text
+    assert "programs.py" in text
+    assert "nbtrain_runtime" not in text
+    assert len(failures(run)) == 1
+    assert caught.value.cause == "user"
+
+
+def test_an_error_on_one_worker_ends_all_of_them_within_seconds():
+    run = launch({**BASIC, "dataset": programs.raises_on_worker_1}).wait()
+    (failed,) = failures(run)
+    assert (failed.worker, failed.cause) == (1, "user")
+    assert run.state.ended_at - failed.time < 3
+
+
+def test_a_trainer_that_always_exits_is_given_up():
+    run = launch({**BASIC, "dataset": programs.exits}, max_restarts=1).wait()
+    assert [e.will_retry for e in failures(run)] == [True, False]
+    assert "exit code 3" in run.state.message
+
+
+def test_a_hang_is_found_with_the_stacks_of_all_workers():
+    run = launch(
+        {**BASIC, "dataset": programs.hangs}, stacks_after_s=2.0, stall_timeout_s=5.0
+    ).wait()
+    (failed,) = failures(run)
+    assert failed.cause == "stalled"
+    assert "in hangs" in failed.traceback
+    assert "worker 0" in failed.traceback
+    assert "worker 1" in failed.traceback
+
+
+def test_stop_ends_at_the_next_step_and_gives_a_model(tmp_path):
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    after(run, lambda e: isinstance(e, Progress) and e.epoch >= 1 and e.step >= 1)
+    run.stop()
+    assert run.status == "stopped"
+    steps = int(run.model.optimizer.iterations.numpy())
+    assert steps > 7
+    assert run.history.epoch == list(range(steps // 7))
+
+
+def test_a_run_stopped_before_its_first_step_has_no_model():
+    run = launch({**BASIC, "dataset": programs.hangs})
+    after(run, lambda e: isinstance(e, Phase) and e.phase == "building")
+    run.stop()
+    with pytest.raises(RunStopped):
+        run.model  # noqa: B018
+
+
+def test_interrupting_the_wait_leaves_the_run_alive():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    after(run, lambda e: isinstance(e, EpochEnd))
+    main = threading.main_thread().ident
+    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(WaitInterrupted, match="stop"):
+        run.wait()
+    with pytest.raises(WaitTimeout):
+        run.wait(timeout=0.1)
+    assert is_live(RunDir(home() / run.id))
+    run.delete()
+    assert not (home() / run.id).exists()
+
+
+def test_delete_kills_a_live_run_and_leaves_nothing():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    after(run, lambda e: isinstance(e, Progress))
+    run.delete()
+    backends.get.cache_clear()
+    until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
+    assert not (home() / run.id).exists()
+    with pytest.raises(NoSuchRun):
+        attach(run.id)
+
+
+def test_processes_of_the_users_code_end_with_the_run():
+    run = launch({**BASIC, "dataset": programs.leaves_a_child}).wait()
+    assert run.status == "succeeded"
+    backends.get.cache_clear()
+    until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
+
+
+KERNEL = """
+import sys; sys.path.insert(0, {root!r})
+from tests import programs
+from tests.harness import launch
+run = launch({{"model": programs.model, "dataset": programs.slow}}, epochs=4)
+print(run.id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_outlives_the_kernel_that_started_it(tmp_path):
+    root = os.path.dirname(os.path.dirname(__file__))
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", KERNEL.format(root=root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with kernel:
+        name = kernel.stdout.readline().strip()
+        run = attach(name)
+        after(run, lambda e: isinstance(e, Progress))
+        kernel.kill()
+    run = attach("t")
+    assert run.id == name
+    assert_equal_to_plain(run, plain(tmp_path, validation="", epochs=4))
+    assert [r.id for r in runs()] == [name]
+
+
+def test_attach_goes_on_with_a_run_whose_head_was_killed(tmp_path):
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=5)
+    after(run, lambda e: isinstance(e, Saved) and e.epoch == 2)
+    rundir = RunDir(home() / run.id)
+    os.kill(rundir.read_json(RunDir.HEAD)["pid"], signal.SIGKILL)
+    run.wait()
+    assert run.status == "lost"
+    until(lambda: not is_live(rundir))
+    again = attach(run.id)
+    assert_equal_to_plain(again, plain(tmp_path, dataset="dataset", epochs=5))
+    seqs = [e.seq for e in eventlog.read(rundir / RunDir.EVENTS)]
+    assert seqs == list(range(len(seqs)))
+
+
+def test_trainers_can_be_spawned_where_fork_is_not_safe(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBTRAIN_START_METHOD", "spawn")
+    run = launch(BASIC)
+    assert_equal_to_plain(run, plain(tmp_path))
+    assert "grpc-open" in [e.code for e in run.events if isinstance(e, Warned)]
+
+
+def listening_addresses():
+    """Return the local addresses of this machine's listening TCP sockets, as hex text."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table) as file:
+            for line in list(file)[1:]:
+                fields = line.split()
+                if fields[3] == "0A":
+                    found.append(fields[1])
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+def test_no_port_is_open_to_the_network():
+    before = set(listening_addresses())
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    after(run, lambda e: isinstance(e, Progress))
+    opened = set(listening_addresses()) - before
+    run.delete()
+    assert opened
+    loopback = ("0100007F", "0000000000000000FFFF00000100007F")
+    assert all(address.startswith(loopback) for address in opened), opened
+
+
+def test_head_and_agents_work_apart_from_the_zip_with_no_nbtrain(tmp_path):
+    from nbtrain.payload import runtime_zip
+
+    run = launch(BASIC)  # for its run directory
+    run.delete()
+    run = launch({**BASIC, "dataset": programs.hangs})
+    rundir = RunDir(tmp_path / "apart")
+    shutil.copytree(home() / run.id, rundir.path)
+    run.delete()
+    for name in (RunDir.EVENTS, RunDir.HEAD):
+        (rundir / name).unlink(missing_ok=True)
+    from nbtrain import payload
+
+    packed = payload.pack(BASIC, rundir / RunDir.PAYLOAD)
+    request = rundir.read_json(RunDir.REQUEST)
+    rundir.write_json(RunDir.REQUEST, {**request, "payload_sha256": packed.sha256})
+    zipped = [sys.executable, "-I", str(runtime_zip())]
+    secret = {**os.environ, "NBTRAIN_TOKEN": "s3cret", "KERAS_BACKEND": "tensorflow"}
+    head = subprocess.Popen([*zipped, "head", str(rundir.path)], env=secret)
+    until((rundir / RunDir.HEAD).exists)
+    address = rundir.read_json(RunDir.HEAD)["address"]
+
+    def agent(worker, token):
+        return subprocess.Popen(
+            [*zipped, "agent", "--head", address, "--worker", str(worker)],
+            env={**secret, "NBTRAIN_TOKEN": token},
+        )
+
+    stranger = agent(0, "guess")
+    assert stranger.wait(60) == 0
+    agents = [agent(0, "s3cret"), agent(1, "s3cret")]
+    assert head.wait(120) == 0
+    assert [a.wait(30) for a in agents] == [0, 0]
+    trained = run_of(rundir)
+    expected, history = plain(tmp_path)
+    for ours, theirs in zip(trained, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    saved = json.loads((rundir / RunDir.HISTORY).read_text())["history"]
+    np.testing.assert_allclose(saved["val_loss"], history["val_loss"], rtol=0, atol=1e-6)
+
+
+def run_of(rundir):
+    from nbtrain.runtime import tensors
+
+    return list(tensors.load(rundir / RunDir.WEIGHTS)[0].values())
+
+
+def test_a_followed_log_ends_with_the_run():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=2)
+    text = "".join(run.follow_logs(0))
+    assert "Epoch 2/2" in text
+    assert time.time() - run.state.ended_at < 10
