@@ -109,7 +109,7 @@ def pack(
     OptionError
         If one of `files` does not exist.
     """
-    cwd = Path(os.path.abspath(cwd or Path.cwd()))  # noqa: PTH100  links stay links
+    cwd = Path(os.path.abspath(cwd or Path.cwd()))
     chosen = chosen_files(files, cwd)
     pickled = _pickle(functions)
     sources, lines = own_modules(_imported(pickled)), _lines(pickled)

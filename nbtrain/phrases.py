@@ -225,7 +225,7 @@ def bars(state: RunState) -> tuple[Bar, Bar]:
     running = 0.0 if state.epoch in state.epoch_numbers else in_epoch
     return (
         Bar("epochs", _part((done + running) / asked if asked else 0.0), f"{done}/{asked or '?'}"),
-        Bar("steps", _part(in_epoch), f"{state.step}/{steps or '?'}"),
+        Bar("steps", _part(in_epoch), f"{state.step}/{steps}" if steps else f"{state.step or '–'}"),
     )
 
 

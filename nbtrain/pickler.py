@@ -72,7 +72,7 @@ def _reduce(obj: Any) -> Any:
         return _FROM_FUNCTIONS[type(obj)](obj)
     if obj is sys.stdout or obj is sys.stderr:
         return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
-    if "keras" in sys.modules and unsendable.is_loss(type(obj)):
+    if "keras" in sys.modules and unsendable.is_loss(obj):
         # Keras' own way, an archive with its config, does not find classes of the notebook.
         return copyreg.__newobj__, (type(obj),), vars(obj)  # type: ignore[attr-defined]
     numpy = sys.modules.get("numpy")
@@ -91,7 +91,7 @@ def _reduce_cached(obj: Any) -> Any:
     if obj.__module__ != "__main__" and getattr(module, obj.__qualname__, None) is obj:
         return None  # of a module, which the worker imports
     limits = obj.cache_parameters()
-    arguments = (obj.__wrapped__, limits["maxsize"], limits["typed"], functools._CacheInfo)  # type: ignore[attr-defined]
+    arguments = (obj.__wrapped__, limits["maxsize"], limits["typed"], functools._CacheInfo)
     return type(obj), arguments, vars(obj)
 
 

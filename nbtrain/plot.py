@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .formats import clean, number, plural
+from .formats import clean, cut, number, plural
 from .markup import Html, element, html_of
 
 Points = Sequence[tuple[float, float]]
@@ -61,6 +61,7 @@ def svg(name: str, lines: Sequence[Line], first: float, last: float) -> Html:
         *heading,
         _axes(name, frame),
         *(_line(line, frame) for line in lines),
+        _legend([line for line in lines if line.mark]),
         role="img",
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         width=f"{_WIDTH:g}",
@@ -95,11 +96,27 @@ def _axes(name: str, frame: _Frame) -> Html:
         for y in frame.ticks
     ]
     return html_of(
-        element("text", name, x=f"{_LEFT:g}", y="11", font_weight="600"),
+        element("text", cut(name, 32), x=f"{_LEFT:g}", y="11", font_weight="600"),
         element("path", d=rule, fill="none", stroke="currentColor", stroke_opacity=".3"),
         *labels,
         _label(f"{frame.x0:g}", f"{_LEFT:g}", foot, "start"),
         _label(plural(int(frame.x1), "epoch"), right, foot, "end"),
+    )
+
+
+def _legend(lines: Sequence[Line]) -> Html:
+    """Return the names of the lines, in the middle below the axis."""
+    signs = {"circle": "●", "square": "■"}
+    keys = (
+        html_of(
+            element("tspan", signs[line.mark], style=f"fill:{line.colour}"),
+            element("tspan", f" {line.label}  ", opacity=".75"),
+        )
+        for line in lines
+    )
+    middle = f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * 0.4:g}"
+    return element(
+        "text", *keys, x=middle, y=f"{_HEIGHT - 5:g}", text_anchor="middle", font_size="9.5"
     )
 
 

@@ -132,9 +132,10 @@ def _bars(state: RunState) -> Html:
 
 def _bar(bar: phrases.Bar) -> list[Html]:
     percent = f"{bar.part * 100:.1f}"
-    filled = div(f"width:{percent}%;height:100%;background:{TRAINING}")
-    track = div(
-        f"height:8px;border-radius:4px;overflow:hidden;background:{TRACK}",
+    # Spans, so that it is one line where styles are taken away.
+    filled = span(f"display:block;width:{percent}%;height:100%;background:{TRAINING}")
+    track = span(
+        f"display:block;height:8px;border-radius:4px;overflow:hidden;background:{TRACK}",
         filled,
         role="progressbar",
         aria_label=bar.name,
@@ -144,9 +145,9 @@ def _bar(bar: phrases.Bar) -> list[Html]:
         aria_valuetext=bar.said,
     )
     return [
-        div("font-size:12px", f"{bar.name} "),
+        span("font-size:12px", f"{bar.name} "),
         track,
-        div("font-size:12px;text-align:right;min-width:5em", bar.said),
+        html_of(span("font-size:12px;text-align:right;min-width:5em", bar.said), " "),
     ]
 
 
@@ -213,18 +214,11 @@ def _panel(state: RunState, name: str) -> Html:
     curves = [plot.Line("training", phrases.series(state, name), TRAINING, "circle")]
     if name == "loss":
         curves.insert(0, plot.Line("running", state.curve, TRAINING))
-    keys = [_key(TRAINING, "●", "training")]
     validation = phrases.series(state, f"val_{name}")
     if validation:
         curves.append(plot.Line("validation", validation, VALIDATION, "square"))
-        keys.append(_key(VALIDATION, "■", "validation"))
     ends = [n + 1 for n in state.epoch_numbers] + [math.ceil(x) for x, _ in state.curve]
-    drawn = plot.svg(name, curves, float(state.first_epoch), float(max(ends)))
-    return html_of(drawn, div("font-size:11px;text-align:right", *keys))
-
-
-def _key(colour: str, mark: str, label: str) -> Html:
-    return html_of(" ", span(f"color:{colour}", mark), " ", span(QUIET, label))
+    return plot.svg(name, curves, float(state.first_epoch), float(max(ends)))
 
 
 # -- trouble ------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def chosen_files(files: Sequence[str], cwd: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in files:
-        path = Path(os.path.abspath(cwd / name))  # noqa: PTH100  links stay links
+        path = Path(os.path.abspath(cwd / name))
         matches = [path] if path.exists() else sorted(cwd.glob(name)) if _is_pattern(name) else []
         if not matches:
             raise _no_such_file(name, path)

@@ -113,8 +113,6 @@ class RunState:
         One entry for each epoch that is over: its number (from 0), Keras' logs, its duration.
     curve : tuple of (float, float)
         The running loss over the (fractional) epoch; finite values, at most `CURVE_POINTS`.
-    eta_s : float or None
-        Seconds left as estimated at `last_time`.
     saved : dict
         The latest file of each sort ("checkpoint", "weights", "model", "history").
     restarts : tuple of Restart
@@ -138,7 +136,6 @@ class RunState:
     logs: Mapping[str, float] = field(default_factory=dict)
     examples_per_s: float | None = None
     step_rate: float | None = None
-    eta_s: float | None = None
     slowest: int | None = None
     epoch_numbers: tuple[int, ...] = ()
     epoch_logs: tuple[Mapping[str, float], ...] = ()
@@ -174,6 +171,20 @@ class RunState:
         return not self.ended and self.status != "lost"
 
     @property
+    def eta_s(self) -> float | None:
+        """Seconds left, estimated at `last_time`: by whole epochs, else by steps."""
+        if self.status not in ("training", "validating") or self.epochs is None or not self.steps:
+            return None
+        left = self.epochs - self.epoch - _fraction(self.step, self.steps)
+        if left <= 0:
+            return 0.0
+        # The first epoch traces and compiles, so it counts only where it is the only one.
+        seconds = self.epoch_seconds[1:][-5:] or self.epoch_seconds
+        if seconds:
+            return left * statistics.median(seconds)
+        return left * self.steps / self.step_rate if self.step_rate else None
+
+    @property
     def history(self) -> dict[str, list[float]]:
         """Keras' `History.history`: exact values of each epoch, by name.
 
@@ -196,7 +207,7 @@ class RunState:
 
 def initial(
     name: str,
-    id: str = "",
+    id: str = "",  # noqa: A002  the field's name
     backend: str = "",
     workers: int = 0,
     created: float = 0.0,
@@ -247,12 +258,12 @@ def mark_lost(state: RunState, message: str) -> RunState:
     """Return the state of a run whose head is dead; one that has ended stays as it is."""
     if state.ended:
         return state
-    return dataclasses.replace(state, status="lost", message=message, eta_s=None)
+    return dataclasses.replace(state, status="lost", message=message)
 
 
 def mark_stopping(state: RunState) -> RunState:
     """Return the state of a run that was asked to stop just now."""
-    return dataclasses.replace(state, status="stopping", eta_s=None) if state.live else state
+    return dataclasses.replace(state, status="stopping") if state.live else state
 
 
 # -- one function for each kind of event --------------------------------------------------------
@@ -319,8 +330,7 @@ def _(event: Progress, state: RunState) -> RunState:
     same = event.epoch == state.epoch and event.step >= state.step
     mark = state._mark if same and state._mark else (event.time, event.step)
     steps = event.steps if event.steps is not None else state.steps
-    rate = _rate(mark, event) or state.step_rate
-    moved = dataclasses.replace(
+    return dataclasses.replace(
         state,
         status=_busy(state.status, "validating" if event.validating else "training"),
         epoch=event.epoch,
@@ -328,14 +338,11 @@ def _(event: Progress, state: RunState) -> RunState:
         steps=steps,
         logs=event.logs or state.logs,
         examples_per_s=_or(event.examples_per_s, state.examples_per_s),
-        step_rate=rate,
+        step_rate=_rate(mark, event) or state.step_rate,
         slowest=event.slowest,
+        curve=_curve(state, event.epoch + _fraction(event.step, steps), event.logs.get("loss")),
         _mark=mark,
     )
-    if not event.validating:
-        x = event.epoch + _fraction(event.step, steps)
-        moved = _with_point(moved, x, event.logs.get("loss"))
-    return dataclasses.replace(moved, eta_s=_eta(moved))
 
 
 @_fold.register
@@ -343,7 +350,7 @@ def _(event: EpochEnd, state: RunState) -> RunState:
     # An epoch that comes again replaces what followed from its first time.
     if state.epoch_numbers and state.epoch_numbers[-1] >= event.epoch:
         state = _cut(state, event.epoch)
-    moved = dataclasses.replace(
+    return dataclasses.replace(
         state,
         status=_busy(state.status, "training"),
         epoch=event.epoch,
@@ -353,10 +360,9 @@ def _(event: EpochEnd, state: RunState) -> RunState:
         epoch_numbers=(*state.epoch_numbers, event.epoch),
         epoch_logs=(*state.epoch_logs, event.logs),
         epoch_seconds=(*state.epoch_seconds, event.seconds),
+        curve=_curve(state, event.epoch + 1.0, event.logs.get("loss")),
         _mark=None,
     )
-    moved = _with_point(moved, event.epoch + 1.0, event.logs.get("loss"))
-    return dataclasses.replace(moved, eta_s=_eta(moved))
 
 
 @_fold.register
@@ -395,7 +401,6 @@ def _(event: Failed, state: RunState) -> RunState:
         restarts=restarts,
         status=status,
         workers=workers,
-        eta_s=None,
         step_rate=None,
     )
 
@@ -416,7 +421,6 @@ def _(event: Ended, state: RunState) -> RunState:
         workers=workers,
         message=event.message,
         ended_at=event.time,
-        eta_s=None,
         slowest=None,
     )
 
@@ -488,24 +492,10 @@ def _rate(mark: tuple[float, int], event: Progress) -> float | None:
     return steps / seconds if seconds >= 1.0 and steps > 0 else None
 
 
-def _eta(state: RunState) -> float | None:
-    """Return the seconds left: by whole epochs where there are some, else by steps."""
-    if state.epochs is None or not state.steps or state.status not in ("training", "validating"):
-        return None
-    left = state.epochs - state.epoch - _fraction(state.step, state.steps)
-    if left <= 0:
-        return 0.0
-    # The first epoch traces and compiles, so it counts only where it is the only one.
-    seconds = state.epoch_seconds[1:][-5:] or state.epoch_seconds
-    if seconds:
-        return left * statistics.median(seconds)
-    return left * state.steps / state.step_rate if state.step_rate else None
-
-
-def _with_point(state: RunState, x: float, loss: float | None) -> RunState:
+def _curve(state: RunState, x: float, loss: float | None) -> tuple[tuple[float, float], ...]:
     if loss is None or not math.isfinite(loss) or x < 0:
-        return state
-    return dataclasses.replace(state, curve=_thinned(state.curve, (x, float(loss))))
+        return state.curve
+    return _thinned(state.curve, (x, float(loss)))
 
 
 def _thinned(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import sys
 import types
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Kind:
     fix: str
 
 
-class Unsendable(Exception):  # noqa: N818  says what a thing is
+class Unsendable(Exception):
     """Raised while pickling by the thing that can't travel."""
 
     def __init__(self, kind: Kind, thing: Any) -> None:
@@ -81,6 +81,7 @@ DEEP = Kind(
 FRAME = Kind("a traceback or stack frame", "Send its text: traceback.format_exc().")
 LOGGING = Kind("a handler of logging", "Set up logging inside `{function}`.")
 
+_SAVEABLE = "keras.src.saving.keras_saveable.KerasSaveable"
 #: By class: names with the module, or the module's first parts ending in a dot.
 _BY_NAME = {
     "tensorflow.python.data.ops.dataset_ops.DatasetV2": DATASET,
@@ -199,24 +200,23 @@ def _kind_of_module(module: types.ModuleType) -> Kind | None:
     return MADE_MODULE if no_file and (spec is None or spec.origin is None) else None
 
 
-def is_loss(obj: Any) -> bool:
+def is_loss(obj: object) -> bool:
     """Tell whether an object is a loss of Keras, which holds no variables."""
-    cls: Hashable = type(obj)
-    return _is_loss(cls)
+    return "keras.src.losses.loss.Loss" in _class_names(type(obj))
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_loss(cls: type) -> bool:
-    return any(f"{c.__module__}.{c.__name__}" == "keras.src.losses.loss.Loss" for c in cls.__mro__)
+def _class_names(cls: type) -> frozenset[str]:
+    if cls not in _names:
+        _names[cls] = frozenset(f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__)
+    return _names[cls]
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_saveable(cls: type) -> bool:
-    return any(c.__name__ == "KerasSaveable" for c in cls.__mro__)
+#: Looked up for every object that is pickled.
+_names: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
-def _kind_of_keras_object(obj: Any) -> Kind | None:
-    if not _is_saveable(type(obj)) or is_loss(obj):
+def _kind_of_keras_object(obj: object) -> Kind | None:
+    if _SAVEABLE not in _class_names(type(obj)) or is_loss(obj):
         return None
     custom = _custom_classes(obj)
     if not custom:
@@ -229,7 +229,7 @@ def _kind_of_keras_object(obj: Any) -> Kind | None:
     )
 
 
-def _custom_classes(obj: Any) -> set[str]:
+def _custom_classes(obj: object) -> set[str]:
     """Return the names in a Keras object's configuration that another process can't resolve."""
     import keras
 

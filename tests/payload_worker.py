@@ -36,11 +36,12 @@ def packed(functions: Mapping[str, Any], folder: Path, **options: Any) -> Packed
     return pack(functions, folder / "payload.bin", **options)
 
 
-def worker(payload: Packed, code: str, *, check: bool = True, argv0: str = sys.executable) -> Any:
+def worker(payload: Packed, code: str, *, check: bool = True, keras: bool = False) -> Any:
     """Load a payload in a process that has no nbtrain but the runtime zip, and run code there.
 
-    The code finds the functions in `f`, the payload in `p` and `call`; it sets `result`, which
-    comes back as JSON.
+    The code finds the functions in `f`, the payload in `p`, its `sha256`
+    and `call`; it sets `result`, which
+    comes back as JSON. Keras' settings are restored with `keras` alone: its import takes seconds.
     """
     scratch = payload.path.parent / "scratch"
     program = f"""
@@ -48,17 +49,22 @@ import json, os, sys
 sys.path.insert(0, {str(runtime_zip())!r})
 from nbtrain_runtime.payload import Payload, call
 p = Payload.open({str(payload.path)!r})
-p.check({payload.sha256!r})
+sha256 = {payload.sha256!r}
+p.check(sha256)
 p.install({str(scratch)!r})
 os.chdir({str(scratch)!r})
-p.restore_keras()
+{"p.restore_keras()" if keras else ""}
 f = p.load()
 assert not getattr(sys.modules.get("nbtrain"), "__file__", None)
 {textwrap.dedent(code)}
 print("\\n" + json.dumps(result, default=str))
 """
     done = subprocess.run(
-        [argv0, "-I", "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-I", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if not check:
         return done

@@ -66,10 +66,6 @@ def title(output: nbformat.NotebookNode) -> str:
     return output.data["text/plain"].splitlines()[0]
 
 
-needs_kernel = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@needs_kernel
 def test_executed_notebook_holds_the_final_report_of_a_run_that_ends_in_a_later_cell():
     shown, later, last = executed(
         "made.display.show()",
@@ -95,7 +91,7 @@ def test_update_from_between_two_cells_comes_again_with_the_next_cell(tmp_path):
     """
     with kernel() as client:
         for cell in (PREAMBLE, "made.display.show()", textwrap.dedent(wait)):
-            client.execute_interactive(cell, timeout=60, output_hook=lambda message: None)
+            client.execute_interactive(cell, timeout=60, output_hook=lambda _: None)
         (tmp_path / "go").touch()
         between = updates_until(client, lambda m: "trained" in report_of(m))
         cell = client.execute("pass")
@@ -131,13 +127,11 @@ def report_of(message):
     return message["content"]["data"]["text/plain"]
 
 
-@needs_kernel
 def test_run_that_goes_on_after_the_last_cell_leaves_its_latest_report():
     shown, _ = executed("made.display.show()", "made.go(60)")
     assert title(shown[0]).startswith("digits · training · epoch 3/5")
 
 
-@needs_kernel
 def test_printing_in_another_cell_stays_in_that_cell():
     shown, printed = executed(
         "made.display.show()",
@@ -152,14 +146,12 @@ def test_printing_in_another_cell_stays_in_that_cell():
     assert "".join(o.text for o in printed).split() == [str(i) for i in range(2000)]
 
 
-@needs_kernel
 def test_report_shown_twice_is_kept_up_to_date_twice():
     first, second, _ = executed("made.display.show()", "made.display.show()", "made.go()")
     assert title(first[0]) == title(second[0])
     assert "trained" in title(first[0])
 
 
-@needs_kernel
 def test_shown_under_capture_it_says_nothing_and_does_no_harm():
     shown, later = executed("%%capture kept\nmade.display.show()", "made.go(); kept.show()")
     assert shown == []

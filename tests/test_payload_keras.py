@@ -138,6 +138,7 @@ def test_keras_objects_and_registrations_arrive(tmp_path: Path) -> None:
             type(m.optimizer.learning_rate).__name__, float(m.optimizer.iterations),
         ]
         """,
+        keras=True,
     )
     assert result[:4] == [3.0, ["EarlyStopping", "Count"], [1.0, 2.0], 6.0]
     assert result[4] == ["Custom>doubled", "mine>Swish2", "plain"]
@@ -170,6 +171,7 @@ def test_global_settings_of_keras_travel(tmp_path: Path) -> None:
         result = [keras.config.floatx(), keras.config.epsilon(),
                   keras.config.image_data_format(), keras.config.dtype_policy().name]
         """,
+        keras=True,
     )
     assert result == ["float64", 1e-5, "channels_first", "mixed_bfloat16"]
 
@@ -188,7 +190,7 @@ def test_a_quantized_dtype_policy_travels(tmp_path: Path) -> None:
 
 
 def test_a_custom_object_that_cannot_travel_stays_with_a_warning(tmp_path: Path) -> None:
-    with open(__file__) as file:  # noqa: PTH123
+    with open(__file__) as file:
         notebook = Notebook(file=file)("def odd(x): return file")
         keras.saving.get_custom_objects()["odd"] = notebook["odd"]
         payload = packed({"dataset": 1}, tmp_path)

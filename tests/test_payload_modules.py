@@ -56,7 +56,8 @@ def _files(payload: Packed) -> set[str]:
 def test_modules_and_packages_beside_the_notebook_travel(tmp_path: Path, project: Any) -> None:
     project(
         **{
-            "helpers.py": "import late\nSTATE = []\nSTATE.append(1)\ndef three(): return late.two() + 1\n",
+            "helpers.py": "import late\nSTATE = []\nSTATE.append(1)\n"
+            "def three(): return late.two() + 1\n",
             "late.py": "def two(): return 2\n",
             "lazily.py": "import lazier\nvalue = lazier.value\n",
             "lazier.py": "value = 40\n",
@@ -118,7 +119,7 @@ def test_an_editable_install_elsewhere_travels(
 
 def test_installed_packages_and_nbtrain_stay(tmp_path: Path) -> None:
     import hypothesis  # noqa: F401
-    import numpy  # noqa: F401
+    import numpy as np  # noqa: F401
 
     tops = {name.split("/")[0] for name in _files(packed({"dataset": 1}, tmp_path))}
     assert not tops & {"numpy", "hypothesis", "pytest", "nbtrain", "json", "site"}
@@ -195,7 +196,7 @@ def test_a_visited_process_keeps_its_own_modules_and_environment(
     assert os.environ["TF_SOMETHING"] == "ours"
 
 
-# -- notebooks and scripts --------------------------------------------------------------------------
+# -- notebooks and scripts ----------------------------------------------------------------------
 
 
 def test_a_script_is_pickled_by_value(tmp_path: Path) -> None:
@@ -210,7 +211,8 @@ def dataset():
 def model():
     raise ValueError("here")  # the line
 if __name__ == "__main__":
-    print(pack({{"model": model, "dataset": dataset}}, Path({str(tmp_path / "payload.bin")!r})).sha256)
+    roles = {{"model": model, "dataset": dataset}}
+    print(pack(roles, Path({str(tmp_path / "payload.bin")!r})).sha256)
 """
     )
     sha256 = subprocess.run(
@@ -236,7 +238,8 @@ def test_a_kernel_sends_its_cells(tmp_path: Path) -> None:
     cells = [
         "import nbtrain.payload, pathlib\nclass Net:\n    def go(self):\n        return 1 / 0",
         "def dataset():\n    display('seen')\n    return Net().go()",
-        f"print(nbtrain.payload.pack(dict(dataset=dataset), pathlib.Path({str(target)!r})).sha256)",
+        f"target = pathlib.Path({str(target)!r})\n"
+        "print(nbtrain.payload.pack(dict(dataset=dataset), target).sha256)",
         "def shell():\n    !ls\n",
         "nbtrain.payload.pack(dict(dataset=shell), pathlib.Path('/tmp/never'))",
     ]
@@ -263,7 +266,7 @@ def test_a_kernel_sends_its_cells(tmp_path: Path) -> None:
     assert "`get_ipython`" in out[-1] or any("!commands" in text for text in out)
 
 
-# -- the runtime ------------------------------------------------------------------------------------
+# -- the runtime --------------------------------------------------------------------------------
 
 
 def test_the_runtime_runs_from_its_zip_alone(tmp_path: Path) -> None:
@@ -307,7 +310,7 @@ def test_kernels_that_build_the_runtime_at_once_do_not_disturb_each_other(
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_the_bytecode_in_the_runtime_is_used(tmp_path: Path) -> None:
+def test_the_bytecode_in_the_runtime_is_used() -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(runtime_zip())!r})

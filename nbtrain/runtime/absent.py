@@ -19,7 +19,7 @@ NAME = "nbtrain"
 class _Absent(Exception):
     """A function or class of nbtrain; an exception, so that `except nbtrain.X` works as well."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> _Absent:
+    def __new__(cls, *_: object, **__: object) -> _Absent:
         raise RuntimeError(f"{cls.__qualname__} can't be used in a worker: nbtrain is not there")
 
 
@@ -29,6 +29,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
         if fullname.partition(".")[0] != NAME:
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

@@ -1,0 +1,1 @@
+"""A small package of one's own, for the notebook 02."""

@@ -1,0 +1,232 @@
+"""Values of options: from what a person writes, or a notebook variable holds, to what is used.
+
+Each parser takes text or a value, returns the value, and raises ValueError that ends the sentence
+"--epochs five: …".
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Parser = Callable[[Any], Any]
+
+#: More than anyone means, and what TensorFlow's own 32-bit counters hold.
+LARGEST = 2**31 - 1
+
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def whole(low: int, high: int = LARGEST) -> Parser:
+    """Return a parser of whole numbers from `low` to `high`."""
+    span = f"a whole number of at least {low}" if high == LARGEST else f"from {low} to {high}"
+
+    def parse(value: Any) -> int:
+        number = _whole(value)
+        if number is None:
+            raise ValueError("must be a whole number")
+        if not low <= number <= high:
+            raise ValueError(f"must be {span}")
+        return number
+
+    return parse
+
+
+def _whole(value: Any) -> int | None:
+    if _is_bool(value):
+        return None
+    try:
+        return int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_bool(value: Any) -> bool:
+    # NumPy's bool is no subclass of bool, and some versions take it as an index.
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+
+
+def fraction(value: Any) -> float:
+    """Parse a number from 0 to 1, without 1."""
+    number = _number(value)
+    if number is None or not 0 <= number < 1:
+        raise ValueError("must be a number from 0 to below 1, such as 0.2")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    if _is_bool(value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def flag(value: Any) -> bool:
+    """Parse a switch: a bool, or one of the words for it."""
+    if _is_bool(value):
+        return bool(value)
+    word = str(value).strip().lower()
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise ValueError("must be true or false")
+
+
+def flag_or_auto(value: Any) -> bool | str:
+    """Parse a switch that nbtrain can set itself."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        return flag(value)
+    except ValueError:
+        raise ValueError("must be true, false or auto") from None
+
+
+def seconds(value: Any) -> float:
+    """Parse a length of time: a number of seconds, or text such as 30s, 5m, 1.5h."""
+    number = _number(value)
+    if number is None and isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+        if match and match[2] in _UNITS:
+            number = _number(float(match[1]) * _UNITS[match[2]])
+    if number is None or number <= 0:
+        raise ValueError("must be a length of time, such as 30s, 5m or 1h")
+    return number
+
+
+def epoch_or_seconds(value: Any) -> str | float:
+    """Parse how often checkpoints are taken."""
+    if isinstance(value, str) and value.strip().lower() in ("epoch", "epochs"):
+        return "epoch"
+    try:
+        return seconds(value)
+    except ValueError:
+        raise ValueError("must be epoch, or a length of time such as 30s or 5m") from None
+
+
+def word(value: Any) -> str:
+    """Parse a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be text")
+    return value.strip()
+
+
+def one_of(*choices: str, refused: Mapping[str, str] | None = None) -> Parser:
+    """Return a parser of one of `choices`; `refused` says why some others are not among them."""
+    from .errors import nearest
+
+    def parse(value: Any) -> str:
+        given = _dashed(value) if isinstance(value, str) else ""
+        if given in choices:
+            return given
+        if refused and given in refused:
+            raise ValueError(refused[given])
+        near = nearest(given, choices)
+        hint = f"; did you mean {near}?" if near and len(choices) > 1 else ""
+        raise ValueError(f"must be {' or '.join(choices)}{hint}")
+
+    return parse
+
+
+def _dashed(text: str) -> str:
+    """Return the form with dashes: MultiWorkerMirroredStrategy is multi-worker-mirrored."""
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", text.strip()).replace("_", "-").lower()
+    return text.removesuffix("-strategy")
+
+
+def name(value: Any) -> str:
+    """Parse a run's name: a variable's name that a Kubernetes name can be made of."""
+    import keyword
+
+    if isinstance(value, str) and keyword.iskeyword(value):
+        raise ValueError("is a word of the Python language; take another name")
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value):
+        raise ValueError(
+            "a name becomes a variable: it must be of letters, digits and underscores, and begin"
+            " with a letter" + _suggestion(value)
+        )
+    if len(value) > 40:
+        raise ValueError("must not be longer than 40 characters")
+    return value
+
+
+def _suggestion(value: Any) -> str:
+    fitting = re.sub(r"[^A-Za-z0-9]+", "_", str(value)).strip("_")[:40]
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", fitting):
+        return f", such as {fitting}"
+    return ""
+
+
+def paths(value: Any) -> tuple[str, ...]:
+    """Parse files and folders: one, or several."""
+    import os
+
+    values = [value] if isinstance(value, str | os.PathLike) else value
+    try:
+        found = tuple(os.fspath(path) for path in values)
+    except TypeError:
+        raise ValueError("must be the names of files or folders") from None
+    if not all(isinstance(path, str) and path for path in found):
+        raise ValueError("must be the names of files or folders")
+    return found
+
+
+def class_weights(value: Any) -> dict[int, float]:
+    """Parse weights by class number, `{0: 1.0, 1: 5.0}`."""
+    if isinstance(value, str):
+        value = _literal(value)
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("must be a dict of weights by class number, such as {0: 1.0, 1: 5.0}")
+    weights: dict[int, float] = {}
+    for key, weight in value.items():
+        number, factor = _whole(key), _number(weight)
+        if number is None or number < 0:
+            raise ValueError(f"{key!r} is not the number of a class")
+        if factor is None or factor < 0:
+            raise ValueError(f"{weight!r} is not a weight; weights are numbers of at least 0")
+        weights[number] = factor
+    return weights
+
+
+def _literal(text: str) -> Any:
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            # "1is 2" and the like make Python's own parser warn.
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def epochs_list(value: Any) -> int | list[int]:
+    """Parse Keras' `validation_freq`: every so many epochs, or a list of epochs."""
+    if isinstance(value, str) and "," in value:
+        value = value.strip("[]() ").split(",")
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        numbers = [_whole(item) for item in value]
+    else:
+        numbers = [_whole(value)]
+    found = [number for number in numbers if number is not None and 1 <= number <= LARGEST]
+    if not found or len(found) != len(numbers):
+        raise ValueError("must be a whole number of at least 1, or a list of epochs such as 1,5,10")
+    single = not isinstance(value, Iterable) or isinstance(value, str)
+    return found[0] if single else found
+
+
+def verbosity(value: Any) -> int | str:
+    """Parse Keras' `verbose`."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    number = _whole(value)
+    if number not in (0, 1, 2):
+        raise ValueError("must be auto, 0, 1 or 2")
+    return number

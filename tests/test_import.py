@@ -1,0 +1,73 @@
+"""nbtrain is quick to import: what is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+#: Each takes between a tenth of a second and several seconds.
+HEAVY = {
+    "docker",
+    "fsspec",
+    "ipywidgets",
+    "keras",
+    "kubernetes",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "requests",
+    "rich",
+    "tensorflow",
+    "tf_keras",
+}
+
+IMPORT = "import nbtrain"
+LOAD = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+before = set(sys.modules)
+shell.run_line_magic("load_ext", "nbtrain")
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """Return the top-level modules that `code` loads in a fresh interpreter.
+
+    What was there when it set `before` does not count: IPython's own may load some.
+    """
+    script = f"""
+import json, sys
+before = set()
+{code}
+print(json.dumps(sorted({{name.split(".")[0] for name in set(sys.modules) - before}})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("code", [IMPORT, LOAD], ids=["import", "load_ext"])
+def test_nothing_heavy_is_imported(code, nbtrain_home):
+    modules = loaded(code)
+    assert "nbtrain" in modules
+    assert not modules & HEAVY
+
+
+def test_every_public_name_can_be_imported():
+    script = "import nbtrain\nfor name in nbtrain.__all__: print(name, getattr(nbtrain, name))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_the_version_is_that_of_the_installed_package():
+    import importlib.metadata
+
+    import nbtrain
+
+    assert importlib.metadata.version("nbtrain") == nbtrain.__version__
