@@ -6,7 +6,16 @@ through nbtrain's own frames helps nobody.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from .runtime.errors import Refused as Refused
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that a mistyped one is most like; empty if none is like it."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return near[0] if near else ""
 
 
 class NbtrainError(Exception):
@@ -103,7 +112,7 @@ class ConfigError(NbtrainError):
 
 
 class UnsafeEnvironment(NbtrainError):
-    """This interpreter or machine can't run what is asked for."""
+    """What is asked for can't be run by the interpreter or machine at hand."""
 
 
 class WaitInterrupted(NbtrainError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import values
-from .errors import OptionError, nearest
+from .errors import OptionError
 from .runtime.request import MULTI_WORKER_MIRRORED, TrainRequest
 
 #: The groups of options, in the order of the help.
@@ -29,14 +29,14 @@ GROUPS = (
 )
 TRAINING, FUNCTIONS, FIT, RUN, TROUBLE, SETTINGS = GROUPS
 
-_LATER = "is not in this release; backends: local"
+_LATER = "not in this release; there is: local"
 _OTHER_STRATEGIES = {
-    "mirrored": "is not supported yet; multi-worker-mirrored does the same with one GPU a worker",
-    "parameter-server": "is not supported: Keras 3 can't train under it",
-    "central-storage": "is not supported: Keras 3 can't train under it",
-    "tpu": "is not supported: TPUs are for a later release",
-    "one-device": "is not supported; --workers 1 trains in one process",
-    "default": "is not supported; --workers 1 trains in one process",
+    "mirrored": "not supported yet; multi-worker-mirrored does the same with one GPU a worker",
+    "parameter-server": "not supported: Keras 3 can't train under it",
+    "central-storage": "not supported: Keras 3 can't train under it",
+    "tpu": "not supported yet",
+    "one-device": "not supported; workers=1 trains in one process",
+    "default": "not supported; workers=1 trains in one process",
 }
 
 
@@ -58,6 +58,8 @@ class Option:
         Takes no value in the cell; `--no-…` switches it off.
     several
         Takes all words up to the next option.
+    variable
+        A word that could be a variable is one.
     aliases
         Other names for it.
     field
@@ -77,6 +79,7 @@ class Option:
     choices: tuple[str, ...] = ()
     flag: bool = False
     several: bool = False
+    variable: bool = False
     aliases: tuple[str, ...] = ()
     field: str = ""
     fit: bool = False
@@ -127,7 +130,7 @@ OPTIONS: tuple[Option, ...] = (
         help="examples in a step, of all workers together",
         group=TRAINING,
         metavar="N",
-        default="the dataset's own; 32 for arrays",
+        default="the dataset's own, or 32",
         aliases=("batch_size", "global_batch", "global_batch_size"),
         field="batch",
         config=True,
@@ -135,10 +138,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="seed",
         parse=values.whole(0, 2**32 - 1),
-        help="makes runs repeatable; the same seed gives the same weights",
+        help="the same seed gives the same weights",
         group=TRAINING,
         metavar="N",
-        default="drawn, and kept with the run",
+        default="a random one",
         field="seed",
         config=True,
     ),
@@ -154,7 +157,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="shard",
-        parse=values.one_of("example", refused={"file": "is not in this release; use example"}),
+        parse=values.one_of("example", refused={"file": "not in this release; use example"}),
         help="how the data is shared among the workers",
         group=TRAINING,
         metavar="HOW",
@@ -184,7 +187,7 @@ OPTIONS: tuple[Option, ...] = (
         help="the function that returns the validation data; or the data",
         group=FUNCTIONS,
         metavar="NAME",
-        default="validation, of this cell; may be left out",
+        default="validation, of this cell",
     ),
     Option(
         name="callbacks",
@@ -192,7 +195,7 @@ OPTIONS: tuple[Option, ...] = (
         help="the function that returns Keras callbacks; or a list of them",
         group=FUNCTIONS,
         metavar="NAME",
-        default="callbacks, of this cell; may be left out",
+        default="callbacks, of this cell",
     ),
     Option(
         name="steps_per_epoch",
@@ -242,11 +245,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="class_weight",
         parse=values.class_weights,
-        help="weights by class number, such as '{0: 1.0, 1: 5.0}', or the variable with them",
+        help="weights by class number: {0: 1.0, 1: 5.0}, or a variable's name",
         group=FIT,
         metavar="DICT",
-        default="all classes alike",
+        default="all alike",
         fit=True,
+        variable=True,
     ),
     Option(
         name="shuffle",
@@ -317,7 +321,7 @@ OPTIONS: tuple[Option, ...] = (
         help="files and folders that the functions read, beside the notebook",
         group=RUN,
         metavar="PATH…",
-        default="none",
+        default="no files",
         several=True,
     ),
     Option(
@@ -371,7 +375,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="max_restarts",
         parse=values.whole(0, 1000),
-        help="how often lost workers are replaced without an epoch gained in between",
+        help="how often lost workers are replaced before an epoch is gained",
         group=TROUBLE,
         metavar="N",
         default=5,
@@ -401,7 +405,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="warm",
         parse=values.flag_or_auto,
-        help="have a spare process with TensorFlow ready, so that runs start fast",
+        help="keep a process with TensorFlow ready, so that runs start fast",
         group=SETTINGS,
         default="auto",
         choices=("auto", "true", "false"),
@@ -435,7 +439,6 @@ _SYNONYMS = {
     "val_data": "validation",
     "val_split": "validation_split",
     "callback": "callbacks",
-    "background": "no_wait",
     "force": "replace",
     "initial_weights": "from_run",
     "weights": "from_run",
@@ -446,7 +449,9 @@ BY_NAME: dict[str, Option] = {
 }
 
 
-def option(name: str, known: Iterable[Option] = OPTIONS, *, dashes: bool = False) -> Option:
+def option(
+    name: str, known: Iterable[Option] = OPTIONS, *, dashes: bool = False, what: str = "option"
+) -> Option:
     """Return the option of a name.
 
     Parameters
@@ -455,8 +460,8 @@ def option(name: str, known: Iterable[Option] = OPTIONS, *, dashes: bool = False
         With dashes or underscores.
     known
         The options that there are in this place.
-    dashes
-        How the error writes names: as the cell does, or as Python does.
+    dashes, what
+        How the error writes names, as the cell does or as Python does, and what it calls them.
 
     Raises
     ------
@@ -470,12 +475,12 @@ def option(name: str, known: Iterable[Option] = OPTIONS, *, dashes: bool = False
     shown = _shown(name, dashes)
     if plain.lower() in REFUSED:
         raise OptionError(f"{shown}: {REFUSED[plain.lower()]}")
-    near = _SYNONYMS.get(plain.lower()) or nearest(plain, here)
+    near = _SYNONYMS.get(plain.lower()) or values.nearest(plain, here)
     if near in here:
         found = here[near]
         meant = found.dashed if dashes else near
-        raise OptionError(f"{shown}: no such option; did you mean {meant}?")
-    raise OptionError(f"{shown}: no such option", _all(here.values(), dashes))
+        raise OptionError(f"{shown}: no such {what}; did you mean {meant}?")
+    raise OptionError(f"{shown}: no such {what}", _all(here.values(), dashes))
 
 
 def _shown(name: str, dashes: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 import threading
@@ -13,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from . import backends
 from .backend import Backend, RunRef
-from .errors import NoSuchRun, NotReady, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
+from .errors import (
+    NoSuchRun,
+    NotReady,
+    RunFailed,
+    RunStopped,
+    WaitInterrupted,
+    WaitTimeout,
+    nearest,
+)
 from .files import RunPath
 from .runtime import events
 from .runtime.events import Event
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
-from .state import RunState, fold, initial, mark_lost
+from .state import RunState, fold, initial, mark_lost, mark_stopping
 
 if TYPE_CHECKING:
     import keras
@@ -88,13 +97,11 @@ class Run:
     def watch(self) -> Iterator[Event]:
         """Yield the events from the first one to the last, as they happen."""
         self._follow()
-        seen = 0
-        while True:
-            self._until(lambda: len(self._events) > seen or self._followed)
+        for seen in itertools.count():
+            self._until(lambda seen=seen: len(self._events) > seen or self._followed)
             if len(self._events) == seen:
                 return
             yield self._events[seen]
-            seen += 1
 
     def wait_for(
         self, condition: Callable[[RunState], object], timeout: float | None = None
@@ -225,8 +232,9 @@ class Run:
         grace
             Seconds until a run that does not come to a stop is killed; 0 kills at once.
         """
-        self._backend.stop(self._ref, grace)
         self._follow()
+        self._state = mark_stopping(self._state)
+        self._backend.stop(self._ref, grace)
         self._until(lambda: self._followed)
         return self
 
@@ -247,6 +255,15 @@ class Run:
 
         return text(self.state, time.time())
 
+    def _ipython_display_(self) -> None:
+        """Show a live run live, an ended one as its report."""
+        if self.state.live:
+            self.display()
+        else:
+            from IPython.display import display
+
+            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         from .report import html, text
 
@@ -258,7 +275,8 @@ class Run:
         from .display import LiveDisplay
 
         self._follow()
-        self._display = LiveDisplay(lambda: self._state)
+        if self._display is None:
+            self._display = LiveDisplay(lambda: self._state)
         self._display.show()
 
     # -- following ------------------------------------------------------------------------------
@@ -303,7 +321,7 @@ class Run:
                 self._display.update()
 
     def _lose(self, why: str) -> None:
-        if not self._state.ended:
+        if self._state.live:
             self._state = mark_lost(
                 self._state, f"{why}; nbtrain.attach({self.name!r}) goes on from what there is"
             )
@@ -332,7 +350,7 @@ class Run:
     def _shown_while_waiting(self) -> Iterator[None]:
         from .display import waiting
 
-        with waiting(self):
+        with waiting(self, shown=self._display is not None):
             yield
 
     def _ref_is_live(self) -> bool:
@@ -459,10 +477,8 @@ def _open(backend: Backend, ref: RunRef) -> Run:
 
 
 def _no_such_run(name: str) -> NoSuchRun:
-    import difflib
-
     known = list(dict.fromkeys(run.name for run in runs()))
-    near = difflib.get_close_matches(name, known, 1)
+    near = nearest(name, known)
     if near:
-        return NoSuchRun(f"no run named {name!r}", f"Did you mean {near[0]!r}?")
+        return NoSuchRun(f"no run named {name!r}", f"Did you mean {near!r}?")
     return NoSuchRun(f"no run named {name!r}", f"There are: {', '.join(known) or 'none yet'}.")

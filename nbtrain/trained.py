@@ -41,7 +41,7 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
     opened = Payload.open(payload)
     state = checkpoint.read(weights)
     with _keras_settings():
-        opened.install(_scratch())
+        opened.install(scratch(), visiting=True)
         opened.restore_keras()
         model = call(opened.load()["model"], offered)
     _build(model, json.loads((state.metadata or {}).get("build", "null")))
@@ -56,7 +56,7 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
     return model
 
 
-def _scratch() -> Path:
+def scratch() -> Path:
     """Return a folder for the payload's modules; they may be imported as long as we live."""
     folder = tempfile.mkdtemp(prefix="nbtrain-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

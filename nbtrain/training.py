@@ -6,16 +6,16 @@ import contextlib
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from . import backends, config
-from .backend import Backend, RunRef
+from .backend import Backend
 from .errors import FunctionError, NameInUse, OptionError
 from .request import make_request
 from .run import Run, attach, find
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
+from .trained import scratch
 
 #: The roles that a cell's functions have.
 ROLES = ("model", "dataset", "validation", "callbacks")
@@ -105,7 +105,9 @@ def rerun(run: Run, **changes: Any) -> Run:
     request = run._request
     roles = {role: changes.pop(role) for role in ROLES if role in changes}
     with run._local(RunDir.PAYLOAD) as path:
-        functions = {**Payload.open(path).load(), **roles}
+        payload = Payload.open(path)
+        payload.install(scratch(), visiting=True)
+        functions = {**payload.load(), **roles}
     initial = functions.pop("initial", None)
     options = {**request.options, "seed": request.seed, "backend": request.backend, **changes}
     name = options.pop("name", request.name)
@@ -154,9 +156,7 @@ def _initial(
     if not with_optimizer:
         variables = {k: v for k, v in variables.items() if k.startswith("model/")}
     initial = {"epoch": epoch, "variables": variables}
-    return initial, dataclasses.replace(
-        request, resume_from=source.id, resume_state=with_optimizer
-    )
+    return initial, dataclasses.replace(request, resume_from=source.id, resume_state=with_optimizer)
 
 
 def _claim_name(backend: Backend, name: str, *, replace: bool) -> None:
@@ -203,6 +203,3 @@ def _forget_old(backend: Backend, name: str, keep: int) -> None:
     for ref in ended[keep:]:
         with contextlib.suppress(OSError):
             backend.delete(ref)
-
-
-__all__ = ["Path", "RunRef", "rerun", "train"]

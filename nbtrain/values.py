@@ -7,6 +7,7 @@ Each parser takes text or a value, returns the value, and raises ValueError that
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 import operator
 import re
@@ -20,6 +21,13 @@ LARGEST = 2**31 - 1
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that `name` may have been meant to be, or an empty string."""
+    by_lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return by_lower[near[0]] if near else ""
 
 
 def whole(low: int, high: int = LARGEST) -> Parser:
@@ -120,7 +128,6 @@ def word(value: Any) -> str:
 
 def one_of(*choices: str, refused: Mapping[str, str] | None = None) -> Parser:
     """Return a parser of one of `choices`; `refused` says why some others are not among them."""
-    from .errors import nearest
 
     def parse(value: Any) -> str:
         given = _dashed(value) if isinstance(value, str) else ""
@@ -137,7 +144,7 @@ def one_of(*choices: str, refused: Mapping[str, str] | None = None) -> Parser:
 
 def _dashed(text: str) -> str:
     """Return the form with dashes: MultiWorkerMirroredStrategy is multi-worker-mirrored."""
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", text.strip()).replace("_", "-").lower()
+    text = re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", "-", text.strip()).replace("_", "-").lower()
     return text.removesuffix("-strategy")
 
 

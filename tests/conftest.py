@@ -19,7 +19,7 @@ def nbtrain_home(tmp_path, monkeypatch):
     monkeypatch.setenv("NBTRAIN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHON_NBTRAIN_MARK", mark)
     yield tmp_path / "home"
-    backends.get.cache_clear()  # an unclaimed spare process ends with its backend
+    backends.get("local").close()  # an unclaimed spare process ends with its backend
     until(lambda: not processes(mark), timeout=20)
 
 

@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     kill(run, 0)
-    assert_equal_to_plain(run, plain(tmp_path, dataset="dataset", epochs=5))
+    assert_equal_to_plain(run, plain(tmp_path, dataset="slow", epochs=5))
     assert [e.code for e in run.events if isinstance(e, Warned)] == ["checkpoint-damaged"]
 
 
@@ -202,7 +202,7 @@ def test_delete_kills_a_live_run_and_leaves_nothing():
     run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
     after(run, lambda e: isinstance(e, Progress))
     run.delete()
-    backends.get.cache_clear()
+    backends.get("local").close()
     until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
     assert not (home() / run.id).exists()
     with pytest.raises(NoSuchRun):
@@ -212,7 +212,7 @@ def test_delete_kills_a_live_run_and_leaves_nothing():
 def test_processes_of_the_users_code_end_with_the_run():
     run = launch({**BASIC, "dataset": programs.leaves_a_child}).wait()
     assert run.status == "succeeded"
-    backends.get.cache_clear()
+    backends.get("local").close()
     until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
 
 
@@ -239,7 +239,7 @@ def test_a_run_outlives_the_kernel_that_started_it(tmp_path):
         kernel.kill()
     run = attach("t")
     assert run.id == name
-    assert_equal_to_plain(run, plain(tmp_path, validation="", epochs=4))
+    assert_equal_to_plain(run, plain(tmp_path, dataset="slow", validation="", epochs=4))
     assert [r.id for r in runs()] == [name]
 
 
@@ -252,7 +252,7 @@ def test_attach_goes_on_with_a_run_whose_head_was_killed(tmp_path):
     assert run.status == "lost"
     until(lambda: not is_live(rundir))
     again = attach(run.id)
-    assert_equal_to_plain(again, plain(tmp_path, dataset="dataset", epochs=5))
+    assert_equal_to_plain(again, plain(tmp_path, dataset="slow", epochs=5))
     seqs = [e.seq for e in eventlog.read(rundir / RunDir.EVENTS)]
     assert seqs == list(range(len(seqs)))
 

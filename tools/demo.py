@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import nbformat
+
     import nbtrain
     from nbtrain.runtime.events import Event
 

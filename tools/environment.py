@@ -25,6 +25,8 @@ INCLUDES = {"demo": ("demo",), "dev": ("dev", "demo")}
 
 def main(kind: str) -> int:
     """Bring `.venv` up to date with the lock of `kind`; return an exit status."""
+    # pip's advice to root is to make a virtual environment: that is what is done here.
+    os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
     try:
         if not _usable():
             _create()

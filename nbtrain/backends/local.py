@@ -27,6 +27,8 @@ from ..runtime.rundir import RunDir
 POLL_S = (0.02, 0.1)
 #: Pieces in which a file is read, in bytes.
 CHUNK = 4 << 20
+#: A spare process with TensorFlow takes some 450 MB; it is started if there is this much, in bytes.
+MEMORY_TO_SPARE = 2 << 30
 #: Environment that TensorFlow or Keras reads when imported: a spare process with another one
 #: would train differently.
 _AT_IMPORT = ("TF_", "KERAS_", "CUDA_", "XLA_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_")
@@ -50,10 +52,22 @@ class LocalBackend:
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Start a spare process that imports TensorFlow, for the next run to claim."""
+        """Start a spare process that imports TensorFlow, for the next run to claim.
+
+        Nothing is started where memory is short.
+        """
+        if _available_memory() < MEMORY_TO_SPARE:
+            return
         with self._lock:
             if self._spare is None or not self._spare.fits():
                 self._spare = _Host()
+
+    def close(self) -> None:
+        """End the spare process, if there is one."""
+        with self._lock:
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
 
     def start(self, request: TrainRequest, payload: Path) -> RunRef:
         """Start a head; see `Backend.start`.
@@ -202,6 +216,19 @@ class _Host:
             ) from None
         finally:
             self._socket.close()
+
+    def close(self) -> None:
+        """End it; it was given nothing."""
+        self._socket.close()
+
+
+def _available_memory() -> float:
+    """Return the memory that can be had without swapping, in bytes; infinite if not known."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    return float("inf")
 
 
 def _reap_in_background(process: subprocess.Popen[bytes]) -> None:

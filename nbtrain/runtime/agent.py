@@ -297,9 +297,7 @@ def main(argv: list[str]) -> int:
     return asyncio.run(_connect(options, token, start, scratch))
 
 
-async def _connect(
-    options: argparse.Namespace, token: str, start: Launcher, scratch: Path
-) -> int:
+async def _connect(options: argparse.Namespace, token: str, start: Launcher, scratch: Path) -> int:
     address, _, port = options.head.rpartition(":")
     try:
         reader, writer = await asyncio.open_connection(address, int(port))

@@ -123,7 +123,7 @@ def callback_state(callbacks: Iterable[keras.callbacks.Callback]) -> bytes:
                 except Exception:  # any object's own pickling can fail in any way
                     continue
         states.append(state)
-    return cloudpickle.dumps(states)
+    return bytes(cloudpickle.dumps(states))
 
 
 def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], state: bytes) -> None:

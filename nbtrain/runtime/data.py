@@ -231,5 +231,3 @@ def _spec(structure: Any, *, with_batch: bool = True) -> Any:
     dtype = getattr(structure, "dtype", None)
     name = "float32" if dtype is None else getattr(dtype, "name", str(dtype))
     return {"shape": dimensions, "dtype": name}
-
-

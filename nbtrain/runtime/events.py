@@ -191,7 +191,8 @@ def decode(line: str | bytes) -> Event | None:
         and f.default_factory is dataclasses.MISSING
     ]
     # Encoding leaves out None; a required field that may be None comes back as None.
-    return cls(**given, **dict.fromkeys(missing))
+    fields: dict[str, Any] = given | dict.fromkeys(missing)
+    return cls(**fields)
 
 
 # JSON has no NaN and no infinities, and losses do: they travel as {"$float": "nan"}.

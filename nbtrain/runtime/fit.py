@@ -88,6 +88,7 @@ class _Training:
         request = self.job.request
         model = self._model()
         train_data = self._data("dataset")
+        assert train_data is not None
         validation = self._data("validation")
         callbacks = self._callbacks()
         self._warn(keras_mwms.check_compiled(model, self.strategy))

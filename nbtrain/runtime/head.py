@@ -380,7 +380,7 @@ class Head:
 
     def _success(self) -> Ended:
         if self._stop_asked and self._stop.target is not None:
-            return Ended(outcome="stopped", message="stopped as asked; the model is what it was")
+            return Ended(outcome="stopped", message="stopped as asked")
         return Ended(outcome="succeeded")
 
     def _lost(self) -> _Verdict:
@@ -468,6 +468,7 @@ class Head:
         if self._stop.sent:
             return None
         self._stop.sent = True
+        self._append(Warned(code="stopping", message="stops after the next step, as asked"))
         if any(m.phase in ("training", "validating", "saving", "done") for m in self._live()):
             await self._to_trainers({"do": "stop"})
             return None
@@ -551,7 +552,6 @@ def _joined(stacks: dict[str, str]) -> str:
         for worker, text in sorted(stacks.items())
     )
     return "\n".join(parts)
-
 
 
 def main(argv: list[str]) -> int:

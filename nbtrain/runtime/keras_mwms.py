@@ -210,7 +210,9 @@ def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = Non
     if self._distribute_strategy is None:
         return
     if iterator is not None:
-        data_batch = keras.tree.map_structure(_local_spec, iterator._distributed_dataset.element_spec)
+        data_batch = keras.tree.map_structure(
+            _local_spec, iterator._distributed_dataset.element_spec
+        )
     with self.distribute_strategy.scope():
         self._symbolic_build(data_batch=data_batch)
 
@@ -233,9 +235,7 @@ def _epoch_iterator_init(
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        dataset = distribute_strategy.experimental_distribute_dataset(
-            dataset.with_options(options)
-        )
+        dataset = distribute_strategy.experimental_distribute_dataset(dataset.with_options(options))
     self._distributed_dataset = dataset
 
 
@@ -342,9 +342,7 @@ def _packed_sum(values: list[Any]) -> list[Any]:
     return results
 
 
-def _all_reduce_sum_gradients(
-    original: Callable[..., Any], self: Any, grads_and_vars: Any
-) -> Any:
+def _all_reduce_sum_gradients(original: Callable[..., Any], self: Any, grads_and_vars: Any) -> Any:
     """Wrap `TFOptimizer._all_reduce_sum_gradients`: they are reduced already."""
     step = _step()
     if step is not None and step.reducing:
@@ -378,7 +376,9 @@ def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) ->
     return seed + tf.stack([replica * tf.cast(0x9E3779B, seed.dtype), tf.zeros_like(replica)])
 
 
-def _aggregate(original: Callable[..., Any], value: Any, aggregation: Any, destinations: Any) -> Any:
+def _aggregate(
+    original: Callable[..., Any], value: Any, aggregation: Any, destinations: Any
+) -> Any:
     """Wrap `apply_aggregation_replica_context`: the value is the same on all replicas."""
     if aggregation == tf.VariableAggregation.ONLY_FIRST_REPLICA:
         return value
@@ -446,9 +446,7 @@ def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list
     return list(dict(warnings).items())
 
 
-def agree(
-    values: Sequence[float], op: str, strategy: tf.distribute.Strategy
-) -> list[float]:
+def agree(values: Sequence[float], op: str, strategy: tf.distribute.Strategy) -> list[float]:
     """Return the maximum (`op="max"`) or sum of host values over all workers."""
     if strategy.num_replicas_in_sync < 2:
         return list(values)

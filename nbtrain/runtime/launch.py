@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from .process import LINUX
 
@@ -25,10 +26,8 @@ class Trainer:
     def signal(self, number: int) -> None:
         """Send a signal, unless the process is gone (its pid may be somebody else's by now)."""
         if not self.exited.done():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
 
 class Launcher(Protocol):
@@ -37,9 +36,11 @@ class Launcher(Protocol):
     With `loopback` its servers are kept off the network where that can be.
     """
 
-    async def launch(self, channel: int, log: int, *, loopback: bool) -> Trainer: ...
+    async def launch(self, channel: int, log: int, *, loopback: bool) -> Trainer:
+        """Start a trainer."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End what is kept between trainers."""
 
 
 class LaunchError(Exception):
@@ -93,7 +94,8 @@ class Forker:
         """Fork a trainer; waits until the zygote is warm."""
         await asyncio.shield(self.watch())
         self._count += 1
-        fork = self._forks[self._count] = asyncio.get_running_loop().create_future()
+        fork: asyncio.Future[Trainer] = asyncio.get_running_loop().create_future()
+        self._forks[self._count] = fork
         request = json.dumps({"id": self._count, "loopback": loopback}).encode()
         socket.send_fds(self._control, [request], [channel, log])
         return await fork
@@ -138,7 +140,8 @@ class Forker:
         assert self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control)
         error = LaunchError(reason)
-        for future in (self._ready, *self._forks.values()):
+        futures: list[asyncio.Future[Any]] = [self._ready, *self._forks.values()]
+        for future in futures:
             if not future.done():
                 future.set_exception(error)
         self._forks.clear()

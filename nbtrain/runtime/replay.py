@@ -61,9 +61,7 @@ def _touch(iterator: TFEpochIterator) -> None:
     iterator.data_adapter.on_epoch_end()
 
 
-def _read(
-    iterator: TFEpochIterator, steps_per_execution: int, advance: Callable[[], None]
-) -> None:
+def _read(iterator: TFEpochIterator, steps_per_execution: int, advance: Callable[[], None]) -> None:
     with iterator.catch_stop_iteration():
         for _, _, batches in iterator:
             advance()

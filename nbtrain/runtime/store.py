@@ -64,7 +64,7 @@ class Store:
 
     def checkpoint(self) -> tuple[Saved | None, list[Saved]]:
         """Return the newest checkpoint that is whole, and the newer ones that are not."""
-        damaged = []
+        damaged: list[Saved] = []
         while self.checkpoints:
             newest = self.checkpoints[-1]
             if self._is_whole(newest):

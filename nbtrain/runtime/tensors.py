@@ -43,7 +43,7 @@ def chunks(
     for array in arrays.values():
         if array.nbytes:
             flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            yield memoryview(flat)
+            yield flat.data
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:

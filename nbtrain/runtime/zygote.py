@@ -76,7 +76,7 @@ def _fork(fds: list[int], keep_to_loopback: bool) -> tuple[int, int | None]:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             exposed = _hand_over_binds(theirs) if keep_to_loopback else ""
-            _become_trainer(*fds, parent, exposed)
+            _become_trainer(fds[0], fds[1], parent, exposed)
         theirs.close()
         for fd in fds:
             os.close(fd)
@@ -111,10 +111,8 @@ def _become_trainer(channel: int, log: int, parent: int, exposed: str) -> None:
         code = trainer.main(channel, exposed)
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         # No atexit handlers: TensorFlow's would wait for peers that may be dead.
         os._exit(code)
 
