@@ -38,10 +38,11 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Register the magics (`%load_ext nbtrain`)."""
-    from . import magics
+    """Register the magics (`%load_ext nbtrain`), and import TensorFlow in a spare process."""
+    from . import magics, training
 
     magics.load(shell)
+    training.warm_up_in_background()
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

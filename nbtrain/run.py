@@ -72,6 +72,7 @@ class Run:
         self._thread: threading.Thread | None = None
         self._model: keras.Model | None = None
         self._display: Any = None
+        self._afterwards: list[Callable[[], None]] = []
 
     # -- what it is and how it goes -----------------------------------------------------------
 
@@ -279,6 +280,10 @@ class Run:
             self._display = LiveDisplay(lambda: self._state)
         self._display.show()
 
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Call back, in another thread, once the run has ended; only runs that are followed."""
+        self._afterwards.append(call)
+
     # -- following ------------------------------------------------------------------------------
 
     def _follow(self) -> None:
@@ -306,6 +311,8 @@ class Run:
         if self._display is not None:
             self._display.update()
             self._display.close()
+        for call in self._afterwards:
+            call()
 
     def _take(self, lines: list[bytes]) -> None:
         for line in lines:

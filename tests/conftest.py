@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import uuid
 
 import pytest
-
-from nbtrain import backends
 
 
 @pytest.fixture
 def nbtrain_home(tmp_path, monkeypatch):
     """Keep runs in a folder of the test's own, and see that no process of theirs is left."""
-    from .harness import processes, until
+    from .harness import leftovers, until
 
-    mark = f"nbtrain-test-{uuid.uuid4().hex}"
-    monkeypatch.setenv("NBTRAIN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHON_NBTRAIN_MARK", mark)
-    yield tmp_path / "home"
-    backends.get("local").close()  # an unclaimed spare process ends with its backend
-    until(lambda: not processes(mark), timeout=20)
+    home = tmp_path / "home"
+    monkeypatch.setenv("NBTRAIN_HOME", str(home))
+    monkeypatch.setenv("NBTRAIN_CONFIG", str(tmp_path / "config.toml"))
+    yield home
+    until(lambda: not leftovers(home))
 
 
 @pytest.fixture(autouse=True)

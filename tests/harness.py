@@ -109,18 +109,31 @@ def assert_equal_to_plain(
         np.testing.assert_allclose(ours[name], values, rtol=0, atol=tolerance, err_msg=name)
 
 
-def processes(word: str) -> list[str]:
-    """Return the command lines of live processes that have `word` in line or environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                around = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if line and word.encode() in line + around:
-                found.append(line.replace(b"\0", b" ").decode())
+def leftovers(folder: Path) -> list[str]:
+    """Return the command lines of live processes that belong to runs below `folder`.
+
+    Heads, trainers and what they start work in the run directory; a zygote names its head.
+    """
+    found, heads = [], set()
+    table = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    for entry in table:
+        try:
+            where = os.readlink(entry / "cwd")
+            line = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if where.startswith(str(folder)):
+            found.append(b" ".join(line).decode())
+            heads.add(entry.name)
+    for head in folder.glob("runs/*/head.json"):
+        heads.add(str(json.loads(head.read_text())["pid"]))
+    for entry in table:
+        try:
+            line = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"zygote" in line and line[-2].decode() in heads:
+            found.append(b" ".join(line).decode())
     return found
 
 

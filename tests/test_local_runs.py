@@ -14,7 +14,6 @@ import time
 import numpy as np
 import pytest
 
-from nbtrain import backends
 from nbtrain.backends.local import home, is_live
 from nbtrain.errors import NoSuchRun, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
 from nbtrain.run import attach, runs
@@ -23,7 +22,7 @@ from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Sta
 from nbtrain.runtime.rundir import RunDir
 
 from . import programs
-from .harness import assert_equal_to_plain, launch, plain, processes, until, variables
+from .harness import assert_equal_to_plain, launch, leftovers, plain, until, variables
 
 pytestmark = pytest.mark.usefixtures("nbtrain_home")
 
@@ -202,8 +201,7 @@ def test_delete_kills_a_live_run_and_leaves_nothing():
     run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
     after(run, lambda e: isinstance(e, Progress))
     run.delete()
-    backends.get("local").close()
-    until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
+    until(lambda: not leftovers(home()))
     assert not (home() / run.id).exists()
     with pytest.raises(NoSuchRun):
         attach(run.id)
@@ -212,8 +210,7 @@ def test_delete_kills_a_live_run_and_leaves_nothing():
 def test_processes_of_the_users_code_end_with_the_run():
     run = launch({**BASIC, "dataset": programs.leaves_a_child}).wait()
     assert run.status == "succeeded"
-    backends.get("local").close()
-    until(lambda: not processes(os.environ["PYTHON_NBTRAIN_MARK"]))
+    until(lambda: not leftovers(home()))
 
 
 KERNEL = """
@@ -339,4 +336,4 @@ def test_a_followed_log_ends_with_the_run():
     run = launch({**BASIC, "dataset": programs.slow}, epochs=2)
     text = "".join(run.follow_logs(0))
     assert "Epoch 2/2" in text
-    assert time.time() - run.state.ended_at < 10
+    assert time.time() - run.wait().state.ended_at < 10

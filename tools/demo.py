@@ -74,7 +74,14 @@ def run_notebook() -> nbtrain.Run:
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources=where,
+        # The kernel's advice about its own transport is not the demo's matter.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
     run = None
     try:
         with client.setup_kernel():

@@ -31,7 +31,20 @@ CHUNK = 4 << 20
 MEMORY_TO_SPARE = 2 << 30
 #: Environment that TensorFlow or Keras reads when imported: a spare process with another one
 #: would train differently.
-_AT_IMPORT = ("TF_", "KERAS_", "CUDA_", "XLA_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_")
+_AT_IMPORT = tuple(
+    [
+        "TF_",
+        "KERAS_",
+        "CUDA_",
+        "XLA_",
+        "OMP_",
+        "MKL_",
+        "OPENBLAS_",
+        "PYTHON",
+        "LD_",
+        "NBTRAIN_START",
+    ]
+)
 
 
 def home() -> Path:
@@ -208,7 +221,9 @@ class _Host:
     def give(self, rundir: RunDir, lock: int) -> None:
         """Hand over a run directory and the lock on it."""
         try:
-            socket.send_fds(self._socket, [os.fsencode(rundir.path)], [lock])
+            socket.send_fds(self._socket, [b"."], [lock])
+            given = {"rundir": str(rundir.path), "environment": dict(os.environ)}
+            self._socket.sendall(json.dumps(given).encode())
         except OSError as error:
             raise BackendError(
                 f"the head process could not be started: {error}",

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class Agent:
         The run directory, where this machine has it: files are then not fetched but read.
     host
         The address at which the other workers reach this machine.
+    environment
+        Environment variables of the notebook, where it is on this machine.
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class Agent:
         rundir: Path | None = None,
         host: str = LOOPBACK,
         token: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._channel, self._launcher, self._workers = channel, start, workers
         self._scratch, self._rundir, self._host, self._token = scratch, rundir, host, token
+        self._environment = dict(environment or {})
         self._running: dict[int, _Running] = {}
         self._fetches: dict[str, _Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,7 +142,8 @@ class Agent:
             running = await self._launch(worker, generation)
             scratch = self._scratch / f"worker-{worker}-{generation}"
             paths = {"payload": str(payload), "resume": str(resume or ""), "scratch": str(scratch)}
-            await running.channel.send({"do": "job", **job, **paths, "stacks": str(running.stacks)})
+            here = {"stacks": str(running.stacks), "environment": self._environment}
+            await running.channel.send({"do": "job", **job, **paths, **here})
         except (LaunchError, Corrupt, OSError) as error:
             await self._tell_exit(worker, generation, 1, str(error))
 
@@ -223,10 +229,10 @@ class Agent:
     async def _send_stacks(self, generation: int) -> None:
         """Have every trainer write its stacks (faulthandler), and send them to the head."""
         running = {w: one for w, one in self._running.items() if one.generation == generation}
+        waiting = [_written(one.stacks, _size(one.stacks)) for one in running.values()]
         for one in running.values():
-            one.stacks.unlink(missing_ok=True)
             one.trainer.signal(signal.SIGUSR1)
-        stacks = await asyncio.gather(*(_written(one.stacks) for one in running.values()))
+        stacks = await asyncio.gather(*waiting)
         found = dict(zip(map(str, running), stacks, strict=True))
         await self._channel.send({"is": "stacks", "generation": generation, "stacks": found})
 
@@ -255,17 +261,21 @@ class Agent:
             fetch.done.set()
 
 
-async def _written(path: Path) -> str:
-    """Return what faulthandler writes, once it has stopped growing; "" if nothing comes."""
+async def _written(path: Path, start: int) -> str:
+    """Return what faulthandler writes after `start`, once it has stopped growing; "" if nothing."""
     deadline = asyncio.get_running_loop().time() + STACKS_S
-    size = -1
+    size = start
     while asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.1)
-        now = path.stat().st_size if path.exists() else 0
-        if now and now == size:
+        now = _size(path)
+        if now > start and now == size:
             break
         size = now
-    return path.read_text("utf-8", "replace") if path.exists() else ""
+    return path.read_bytes()[start:].decode("utf-8", "replace") if path.exists() else ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def free_port() -> int:

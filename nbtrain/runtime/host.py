@@ -1,13 +1,14 @@
 """The local head: head and agent in one process, which the kernel starts before it is needed.
 
-The kernel holds the other end of a Unix socket. Through it comes the run directory together with
-the lock on it, which this process then holds for as long as it lives. A spare that was never
-claimed ends when its kernel does; a run goes on without the kernel.
+The kernel holds the other end of a Unix socket. Through it come the run directory with the lock
+on it, which this process then holds for as long as it lives, and the notebook's environment. A
+spare that was never claimed ends when its kernel does; a run goes on without the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -27,15 +28,17 @@ def main(argv: list[str]) -> int:
     kernel = socket.socket(fileno=int(argv[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start = launcher()  # from the main thread: see Forker
-    data, fds, _, _ = socket.recv_fds(kernel, 65536, 1)
-    kernel.close()
+    data, fds, _, _ = socket.recv_fds(kernel, 1, 1)
     if not data:
         return 0
-    rundir = RunDir(data.decode())
+    with kernel, kernel.makefile("rb") as file:
+        given = json.load(file)
+    rundir = RunDir(given["rundir"])
     lock = fds[0]
+    os.chdir(rundir.path)
     os.set_inheritable(lock, False)
     _redirect(rundir / RunDir.HEAD_LOG)
-    outcome = asyncio.run(_train(rundir, start))
+    outcome = asyncio.run(_train(rundir, start, given["environment"]))
     print(f"head: {outcome}")
     return 0
 
@@ -50,7 +53,7 @@ def _redirect(log: Path) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-async def _train(rundir: RunDir, start: Launcher) -> str:
+async def _train(rundir: RunDir, start: Launcher, environment: dict[str, str]) -> str:
     head = Head(rundir)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
     rundir.write_json(RunDir.HEAD, {"pid": os.getpid()})  # from now on it can be signalled
@@ -59,7 +62,14 @@ async def _train(rundir: RunDir, start: Launcher) -> str:
     scratch.mkdir()
     ours, theirs = socket.socketpair()
     workers = list(range(head.request.workers))
-    agent = Agent(await AsyncChannel.of(theirs), start, workers, scratch, rundir=rundir.path)
+    agent = Agent(
+        await AsyncChannel.of(theirs),
+        start,
+        workers,
+        scratch,
+        rundir=rundir.path,
+        environment=environment,
+    )
     serving = asyncio.create_task(head.serve(await AsyncChannel.of(ours)))
     working = asyncio.create_task(agent.run())
     try:

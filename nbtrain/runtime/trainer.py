@@ -42,6 +42,7 @@ class Job:
     resume: Path | None
     scratch: Path
     stacks: Path
+    environment: dict[str, str]
 
     @classmethod
     def from_header(cls, header: Header) -> Job:
@@ -56,6 +57,7 @@ class Job:
             resume=Path(header["resume"]) if header["resume"] else None,
             scratch=Path(header["scratch"]),
             stacks=Path(header["stacks"]),
+            environment=header["environment"],
         )
 
     @property
@@ -163,6 +165,7 @@ def main(fd: int, exposed: str = "it was not forked") -> int:
     faulthandler.register(signal.SIGUSR1, file=job.stacks.open("w"), all_threads=True)
     job.scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(job.scratch)
+    os.environ.update(job.environment)
     control = Control(channel, frames, job)
     if exposed and job.chief and all(a.startswith("127.") for a in job.cluster):
         control.say(Warned(code="grpc-open", message=_EXPOSED.format(exposed), worker=0))
