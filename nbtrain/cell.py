@@ -38,6 +38,11 @@ _WANTED = {
 }
 #: Calls that may bind names which the source doesn't show.
 _DYNAMIC = {"get_ipython", "exec", "globals", "locals", "vars", "setattr"}
+#: What they contain may not be run.
+_CONDITIONAL = (
+    ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.Match, ast.IfExp,
+    ast.BoolOp, ast.Compare,
+)  # fmt: skip
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -96,10 +101,7 @@ def _top_level(body: list[Any], sure: bool) -> Iterator[tuple[ast.AST, bool]]:
         if isinstance(node, ast.comprehension):  # its target is its own
             yield from _top_level([node.iter, *node.ifs], False)
             continue
-        within = sure and isinstance(
-            node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Expr | ast.With | ast.Tuple
-            | ast.List | ast.Starred | ast.withitem | ast.NamedExpr
-        )  # fmt: skip
+        within = sure and not isinstance(node, _CONDITIONAL)
         yield from _top_level(list(ast.iter_child_nodes(node)), within)
 
 
@@ -177,7 +179,8 @@ class Body:
         before = {role: namespace.get(role) for role in ROLES}
         # Where a cell may or may not bind a name that an earlier cell has bound, only watching
         # tells. Reading names is slower then, so this is not done where the source tells.
-        doubtful = any(role in self.bindings.maybe and role in namespace for role in ROLES)
+        doubtful = self.bindings.dynamic or not self.bindings.maybe.isdisjoint(ROLES)
+        doubtful = doubtful and not namespace.keys().isdisjoint(ROLES)
         recorder = _Recorder(namespace)
         try:
             exec(self._code, self._shell.user_global_ns, recorder if doubtful else namespace)

@@ -95,7 +95,9 @@ class RunFailed(NbtrainError):
         self.worker, self.cause, self.traceback = worker, cause, traceback
 
     def __str__(self) -> str:
-        parts = (self.traceback.rstrip(), self.message, self.fix)
+        # The traceback ends with the message.
+        what = f"(raised on worker {self.worker})" if self.traceback else self.message
+        parts = (self.traceback.rstrip(), what, self.fix)
         return "\n".join(part for part in parts if part)
 
 

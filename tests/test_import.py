@@ -11,7 +11,6 @@ import pytest
 #: Each takes between a tenth of a second and several seconds.
 HEAVY = {
     "docker",
-    "fsspec",
     "ipywidgets",
     "keras",
     "kubernetes",

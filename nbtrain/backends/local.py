@@ -31,19 +31,9 @@ CHUNK = 4 << 20
 MEMORY_TO_SPARE = 2 << 30
 #: Environment that TensorFlow or Keras reads when imported: a spare process with another one
 #: would train differently.
-_AT_IMPORT = tuple(
-    [
-        "TF_",
-        "KERAS_",
-        "CUDA_",
-        "XLA_",
-        "OMP_",
-        "MKL_",
-        "OPENBLAS_",
-        "PYTHON",
-        "LD_",
-        "NBTRAIN_START",
-    ]
+_AT_IMPORT = (
+    *("TF_", "KERAS_", "CUDA_", "XLA_", "OMP_", "MKL_", "OPENBLAS_"),
+    *("PYTHON", "LD_", "NBTRAIN_START"),
 )
 
 

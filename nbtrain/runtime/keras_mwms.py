@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ import tensorflow as tf
 from keras.src import backend, ops
 from keras.src.backend.tensorflow import trainer as tf_trainer
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.layers.normalization.batch_normalization import BatchNormalization
 from keras.src.losses import loss as loss_module
 from keras.src.metrics.reduction_metrics import Mean
 from keras.src.optimizers.base_optimizer import BaseOptimizer
@@ -350,6 +352,70 @@ def _all_reduce_sum_gradients(original: Callable[..., Any], self: Any, grads_and
     return original(self, grads_and_vars)
 
 
+# -- layers ---------------------------------------------------------------------------------------
+
+
+def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) -> Any:
+    """Wrap `BatchNormalization._moments`: mean and variance of the whole batch, as in one process.
+
+    In two passes: the one-pass formula of Keras' `synchronized=True` cancels digits.
+    """
+    step = _step()
+    if step is None:
+        return original(self, inputs, mask)
+    axes = self._reduction_axes
+    weights, guard = tf.ones_like(inputs), 0.0
+    if mask is not None:
+        weights = tf.cast(mask, inputs.dtype)
+        weights = tf.broadcast_to(tf.expand_dims(weights, -1), tf.shape(inputs))
+        guard = keras.config.epsilon()
+    count = _sum(tf.reduce_sum(weights, axis=axes)) + guard
+    mean = _coupled_sum(tf.reduce_sum(inputs * weights, axis=axes), step) / count
+    shape = [d if i not in axes else 1 for i, d in enumerate(inputs.shape)]
+    centred = (inputs - tf.reshape(mean, shape)) * tf.sqrt(weights)
+    variance = _coupled_sum(tf.reduce_sum(tf.square(centred), axis=axes), step) / count
+    return mean, variance
+
+
+def _coupled_sum(value: tf.Tensor, step: _Step) -> tf.Tensor:
+    """Sum over the workers in the forward pass, with the gradient that goes with it.
+
+    What comes back on worker w is weighted by n_w / n when the gradients are reduced, so this
+    one has to be (1 / n_w) * sum over workers v of n_v * dy_v.
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def summed(x: tf.Tensor) -> Any:
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            if step.is_even:
+                return _sum(dy)
+            n = tf.cast(step.n, dy.dtype)
+            return tf.math.divide_no_nan(_sum(tf.math.multiply_no_nan(dy, n)), n)
+
+        return _sum(x), gradient
+
+    return summed(value)
+
+
+def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrap convolutions and pools: an empty shard is computed with a row of zeros.
+
+    oneDNN's convolution of no examples has the shape of its input, and the gradient of its
+    max pooling aborts the process (TensorFlow 2.21).
+    """
+    step = _step()
+    if step is None or step.is_even:
+        return original(inputs, *args, **kwargs)
+    n = tf.shape(inputs)[0]
+
+    def of_zeros() -> Any:
+        row = tf.concat([[1], tf.shape(inputs)[1:]], 0)
+        zeros = tf.ensure_shape(tf.zeros(row, inputs.dtype), [1, *inputs.shape[1:]])
+        return original(zeros, *args, **kwargs)[:0]
+
+    return tf.cond(n > 0, lambda: original(inputs, *args, **kwargs), of_zeros)
+
+
 # -- metrics, seeds, TensorFlow -------------------------------------------------------------------
 
 
@@ -405,6 +471,9 @@ def install() -> None:
     _wrap(BaseOptimizer, "apply", _apply)
     _wrap(LossScaleOptimizer, "apply", _apply)
     _wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
+    _wrap(BatchNormalization, "_moments", _moments)
+    for name in ("conv", "depthwise_conv", "conv_transpose", "max_pool", "average_pool"):
+        _wrap(backend.nn, name, _not_on_nothing)
     _wrap(Mean, "update_state", _mean_update_state)
     _wrap(SeedGenerator, "next", _seed_next)
     _wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
@@ -433,17 +502,56 @@ def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list
     warnings = []
     for layer in model._flatten_layers():
         name = type(layer).__name__
-        if name == "BatchNormalization" and not layer.synchronized:
-            raise Refused(
-                f"BatchNormalization ({layer.name})",
-                "its statistics are those of a worker's own shard.",
-                "Use BatchNormalization(synchronized=True).",
-            )
         if "Dropout" in name or name.startswith(("Random", "Gaussian")):
-            warnings.append(
-                ("random-layer", f"{name}: workers draw apart; not comparable with one process")
+            message = (
+                f"{name} draws another mask on every worker, as it should: the numbers are good"
+                " ones, but not comparable with one process"
             )
+            warnings.append(("random-layer", message))
+    for loss in keras.tree.flatten(model.loss):
+        _check_loss(loss)
+    if type(model).train_step is not keras.Model.train_step:
+        warnings += _check_train_step(type(model).train_step)
     return list(dict(warnings).items())
+
+
+def _check_loss(loss: Any) -> None:
+    """Refuse the stock losses in which the examples of a batch depend on each other."""
+    name = loss if isinstance(loss, str) else type(loss).__name__
+    plain = str(name).lower().replace("_", "")
+    if plain == "circle":
+        raise Refused(
+            "loss=Circle()",
+            "it compares the examples of a batch with each other, and each worker has its own.",
+            "Train with --workers 1, or take a loss that is a mean over examples.",
+        )
+    if plain in ("dice", "tversky") and getattr(loss, "axis", None) is None:
+        raise Refused(
+            f"loss={name}() over the whole batch",
+            "it is a ratio of sums over the batch, and each worker has only its own part.",
+            f"Give it the axes of one example: keras.losses.{name}(axis=(1, 2, 3)).",
+        )
+    if getattr(loss, "reduction", "") in ("none", None) and hasattr(loss, "reduction"):
+        raise Refused(
+            f"loss={name}(reduction=None)",
+            "its values are not reduced to a mean, and there is none over the workers then.",
+            'Leave reduction out, or use reduction="sum".',
+        )
+
+
+def _check_train_step(step: Any) -> list[tuple[str, str]]:
+    """Look for what can't be seen from outside: a step that sums over the batch by hand."""
+    try:
+        source = inspect.getsource(step)
+    except (OSError, TypeError):
+        return []
+    if "reduce_sum" not in source and "ops.sum" not in source:
+        return []
+    message = (
+        "train_step sums by hand (reduce_sum): nbtrain takes a loss for a mean over the examples,"
+        " so a sum over the batch comes out divided by the number of workers; use a mean"
+    )
+    return [("sum-in-train-step", message)]
 
 
 def agree(values: Sequence[float], op: str, strategy: tf.distribute.Strategy) -> list[float]:

@@ -151,6 +151,8 @@ class Reporter(keras.callbacks.Callback):
         if now - self._told < PROGRESS_S and self._total_steps > 1:
             return
         self._told = now
+        if self._step <= 1 or not self._rate_from[1]:
+            self._rate_from = (now, self._step)  # the first step also makes the iterator
         since, steps = self._rate_from
         if now - since > 1.0 and self._step > steps and self.data.batch:
             self._rate = (self._step - steps) * self.data.batch / (now - since)

@@ -22,6 +22,8 @@ _PEER = re.compile(
     r"collective|peer|heartbeat|socket closed|connection re|rpc|/job:worker|coordination",
     re.IGNORECASE,
 )
+#: Keras prints parts of its messages in bold.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PEER_TYPES = ("UnavailableError", "AbortedError", "InternalError", "CancelledError",
                "DeadlineExceededError", "FailedPreconditionError", "OutOfRangeError")  # fmt: skip
 
@@ -103,6 +105,7 @@ def _library(filename: str) -> str | None:
 
 
 def _cut(whole: str) -> str:
+    whole = _COLOURS.sub("", whole)
     if len(whole) <= LONGEST:
         return whole
     half = LONGEST // 2
