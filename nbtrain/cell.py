@@ -43,7 +43,8 @@ _CONDITIONAL = (
     ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.Match, ast.IfExp,
     ast.BoolOp, ast.Compare,
 )  # fmt: skip
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_SCOPES = (*_DEFINITIONS, ast.Lambda)
 
 
 class CellSyntaxError(NbtrainError):
@@ -68,6 +69,8 @@ class Bindings:
     ----------
     names
         All of them.
+    functions, imported
+        Those that it defines, with ``def`` or ``class``; those that it imports.
     maybe
         Those that are bound under a condition only.
     dynamic
@@ -75,8 +78,14 @@ class Bindings:
     """
 
     names: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    imported: set[str] = field(default_factory=set)
     maybe: set[str] = field(default_factory=set)
     dynamic: bool = False
+
+    def doubts(self, name: str) -> bool:
+        """Tell whether the source leaves open if the cell binds a name."""
+        return name in self.maybe or (self.dynamic and name not in self.names)
 
 
 def bindings(tree: ast.Module) -> Bindings:
@@ -86,6 +95,8 @@ def bindings(tree: ast.Module) -> Bindings:
     for node, sure in _top_level(tree.body, True):
         names = set(_bound_by(node))
         found.names |= names
+        found.functions |= names if isinstance(node, _DEFINITIONS) else set()
+        found.imported |= names if isinstance(node, ast.Import | ast.ImportFrom) else set()
         certain |= names if sure else set()
         found.dynamic |= _is_dynamic(node)
     found.maybe = found.names - certain
@@ -106,7 +117,7 @@ def _top_level(body: list[Any], sure: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _bound_by(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, _DEFINITIONS):
         yield node.name
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
@@ -179,8 +190,7 @@ class Body:
         before = {role: namespace.get(role) for role in ROLES}
         # Where a cell may or may not bind a name that an earlier cell has bound, only watching
         # tells. Reading names is slower then, so this is not done where the source tells.
-        doubtful = self.bindings.dynamic or not self.bindings.maybe.isdisjoint(ROLES)
-        doubtful = doubtful and not namespace.keys().isdisjoint(ROLES)
+        doubtful = any(role in namespace and self.bindings.doubts(role) for role in ROLES)
         recorder = _Recorder(namespace)
         try:
             exec(self._code, self._shell.user_global_ns, recorder if doubtful else namespace)
@@ -275,7 +285,7 @@ def functions(
         elif role in bound and namespace[role] is not None:
             found[role] = namespace[role]
         elif role in REQUIRED:
-            raise missing(role, bound, namespace)
+            raise missing(role, body, namespace)
     _check(found, named)
     return found
 
@@ -293,7 +303,7 @@ def check_before_running(
             if value.partition(".")[0] not in names:
                 _named(role, value, namespace, names)
         elif value is None and role in REQUIRED and role not in names:
-            raise missing(role, names, namespace)
+            raise missing(role, body, namespace)
 
 
 def _named(
@@ -322,9 +332,12 @@ def _named(
     return value
 
 
-def missing(role: str, names: set[str], namespace: Mapping[str, Any]) -> FunctionError:
+def missing(role: str, body: Body | None, namespace: Mapping[str, Any]) -> FunctionError:
     """Return the error for a function that the cell does not have, with the likely reason."""
-    similar = _similar(role, {name for name in names if not _is_known_other(name)})
+    has = body.bindings if body else Bindings()
+    similar = _similar(role, has.functions.difference(ROLES))
+    if not similar and role == "dataset":  # which may be data as well
+        similar = _similar(role, has.names - has.imported - set(ROLES))
     if similar:
         return FunctionError(
             f"the cell has no `{role}` but has `{similar}`; rename it, or add --{role} {similar}"
@@ -333,7 +346,7 @@ def missing(role: str, names: set[str], namespace: Mapping[str, Any]) -> Functio
         return FunctionError(
             f"`{role}` is defined in an earlier cell; add --{role} {role} to use it"
         )
-    earlier = _similar(role, {n for n in _visible(namespace) if callable(namespace[n])})
+    earlier = _similar(role, {n for n in _visible(namespace) if _is_own(namespace[n])})
     if earlier:
         return FunctionError(
             f"the cell has no `{role}`; an earlier one has `{earlier}`:"
@@ -342,8 +355,9 @@ def missing(role: str, names: set[str], namespace: Mapping[str, Any]) -> Functio
     return FunctionError(f"the cell has no function `{role}`", _EXAMPLE[role])
 
 
-def _is_known_other(name: str) -> bool:
-    return name in ROLES
+def _is_own(value: Any) -> bool:
+    """Tell the notebook's own functions from imported ones."""
+    return isinstance(value, types.FunctionType) and value.__module__ == "__main__"
 
 
 def _visible(namespace: Mapping[str, Any]) -> set[str]:

@@ -141,7 +141,8 @@ class _Parser:
             word = self.left.pop(0)
             if word in ("--help", "-h", "-?"):
                 self.line.help = True
-            elif _is_option(word):
+                break
+            if _is_option(word):
                 self._option(word)
             else:
                 self._positional(word)

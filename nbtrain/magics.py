@@ -153,7 +153,7 @@ class TrainMagics(Magics):
         worker = given.options.get("worker", 0)
         text = run.logs(worker)
         if not given.options.get("follow"):
-            print(text, end="" if text.endswith("\n") else "\n")
+            print(text.rstrip("\n") or f"(worker {worker} has written nothing yet)")
             return
         try:
             for piece in run.follow_logs(worker):

@@ -62,6 +62,8 @@ class Option:
         A word that could be a variable is one.
     aliases
         Other names for it.
+    written
+        How the cell has it, where that is no name in Python.
     field
         Its name in `TrainRequest`; empty for what is not there.
     fit
@@ -81,6 +83,7 @@ class Option:
     several: bool = False
     variable: bool = False
     aliases: tuple[str, ...] = ()
+    written: str = ""
     field: str = ""
     fit: bool = False
     cell: bool = True
@@ -89,8 +92,7 @@ class Option:
     @property
     def dashed(self) -> str:
         """The option as the cell has it."""
-        first = self.aliases[0] if self.aliases and self.name == "from_run" else self.name
-        return "--" + first.replace("_", "-")
+        return "--" + (self.written or self.name).replace("_", "-")
 
     def checked(self, value: Any, shown: str) -> Any:
         """Return the value that is used; an OptionError begins with `shown`."""
@@ -332,6 +334,7 @@ OPTIONS: tuple[Option, ...] = (
         metavar="RUN",
         default="what model() returns",
         aliases=("from",),
+        written="from",
     ),
     Option(
         name="with_optimizer",
@@ -531,13 +534,16 @@ def make_request(
         options=_plain(given),
         **fields,
     )
-    if arguments.get("initial_epoch", 0) >= request.epochs:
+    _check_epochs(arguments.get("initial_epoch", 0), request.epochs)
+    return request
+
+
+def _check_epochs(first: int, epochs: int) -> None:
+    if first >= epochs:
         raise OptionError(
-            f"initial_epoch={arguments['initial_epoch']}: there is nothing to train, since epochs"
-            f" is {request.epochs}",
+            f"initial_epoch={first}: there is nothing to train, since epochs is {epochs}",
             "epochs counts from the first epoch; ask for more.",
         )
-    return request
 
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:

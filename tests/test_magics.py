@@ -8,13 +8,16 @@ import sys
 import textwrap
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import nbtrain.training
 from nbtrain import completion, magics
 from nbtrain.cell import ROLES, bindings
-from nbtrain.errors import NbtrainError, NoSuchRun
+from nbtrain.errors import NbtrainError, NoSuchRun, OptionError
+from nbtrain.line import parse
 from nbtrain.run import Run
 
 FUNCTIONS = """
@@ -254,6 +257,17 @@ def test_a_variable_that_is_not_there_is_named(notebook):
     assert said == "--epochs {1/0}: ZeroDivisionError: division by zero"
 
 
+@given(st.text(st.sampled_from("{}$'\"abc0 :.,[]()!=-#\\"), max_size=30))
+def test_any_text_is_expanded_or_refused(text):
+    try:
+        parse(text, expand=lambda word: magics.expand(word, {"a": 1, "b": "--seed 3"}))
+    except OptionError as error:
+        said = str(error)
+    else:
+        return
+    assert said
+
+
 # -- the body -------------------------------------------------------------------------------------
 
 
@@ -405,6 +419,8 @@ def test_without_a_body_functions_of_earlier_cells_train(notebook):
          " --model Model"),
         ("def build_model(): pass", "the cell has no `model` but has `build_model`"),
         ("def make_net(): pass", "the cell has no `model` but has `make_net`"),
+        ("from keras_like import Model\nmodel_path = 1\ndef dataset(): pass", "the cell has no"
+         " function `model`"),
         ("model = abs\ndatasets = 1", "the cell has no `dataset` but has `datasets`"),
         ("model = abs\ndef train_data(): pass", "the cell has no `dataset` but has `train_data`"),
         ("model = abs\ndef load_digits(): pass", "the cell has no `dataset` but has"
@@ -418,6 +434,15 @@ def test_a_missing_function_is_answered_with_the_fix(notebook, body, sentence):
 def test_a_missing_function_is_found_before_the_body_is_run(notebook):
     notebook.says("%%k8s_train\nran = True\ndef model(): pass\n")
     assert "ran" not in notebook.names
+
+
+def test_a_similar_function_of_an_earlier_cell_is_named(notebook):
+    notebook.cell("def build_model(): pass\nfrom types import ModuleType as Model")
+    said = notebook.says("%%k8s_train\ndef dataset(): pass")
+    assert said == (
+        "the cell has no `model`; an earlier one has `build_model`: add --model build_model to"
+        " use it"
+    )
 
 
 def test_a_function_of_an_earlier_cell_is_named_with_the_option(notebook):

@@ -63,6 +63,8 @@ class LocalBackend:
             return
         with self._lock:
             if self._spare is None or not self._spare.fits():
+                if self._spare is not None:
+                    self._spare.close()
                 self._spare = _Host()
 
     def close(self) -> None:
@@ -100,8 +102,10 @@ class LocalBackend:
     def _claim(self) -> _Host:
         with self._lock:
             spare, self._spare = self._spare, None
-        if spare is not None and spare.fits():
-            return spare
+        if spare is not None:
+            if spare.fits():
+                return spare
+            spare.close()
         return _Host()
 
     def runs(self) -> Iterable[RunRef]:

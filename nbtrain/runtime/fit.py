@@ -84,7 +84,11 @@ class _Training:
         }
 
     def run(self) -> None:
-        """Build, train and save; everything in the order of a plain script."""
+        """Build, train and save."""
+        self._save(*self.fitted())
+
+    def fitted(self) -> tuple[keras.Model, Reporter]:
+        """Return the trained model; everything happens in the order of a plain script."""
         request = self.job.request
         model = self._model()
         train_data = self._data("dataset")
@@ -114,7 +118,7 @@ class _Training:
                 )
         except Stopped:
             pass
-        self._save(model, reporter)
+        return model, reporter
 
     def _model(self) -> keras.Model:
         with self.strategy.scope():
@@ -131,9 +135,7 @@ class _Training:
     def _data(self, role: str) -> data_module.Data | None:
         if role not in self.functions:
             return None
-        value = self.functions[role]
-        if callable(value) and not isinstance(value, type):
-            value = call(value, self.offered)
+        value = call(self.functions[role], self.offered)
         fit = self.job.request.fit
         batch = self.job.request.batch
         if role == "validation":
@@ -141,11 +143,9 @@ class _Training:
         return data_module.adapt(value, batch=batch, shuffle=fit.get("shuffle", True), what=role)
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
-        made = self.functions.get("callbacks")
+        made = call(self.functions.get("callbacks"), self.offered)
         if made is None:
             return []
-        if callable(made) and not isinstance(made, (type, keras.callbacks.Callback)):
-            made = call(made, self.offered)
         callbacks = list(made) if isinstance(made, (list, tuple)) else [made]
         for callback in callbacks:
             if not isinstance(callback, keras.callbacks.Callback):

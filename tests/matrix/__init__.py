@@ -1,0 +1,1 @@
+"""One process against N workers, for every form that Keras users write."""

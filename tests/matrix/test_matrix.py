@@ -1,0 +1,178 @@
+"""N workers give what one process gives, or say by name why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbtrain.runtime import tensors
+from nbtrain.runtime.agent import free_port
+
+from .cases import CASES
+
+ROOT = Path(__file__).resolve().parents[2]
+#: How long one case may take, in seconds; a hang is a failure.
+LIMIT_S = 120
+#: What the table in docs/keras-support.md is made from.
+RESULTS = ROOT / ".matrix.json"
+
+
+class Process:
+    """A process that trains cases, one line of JSON for each."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"tests.matrix.{module}", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+            env=environment, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def send(self, *message):
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        """Return the next answer; what libraries print in between is passed over."""
+        while select.select([self.process.stdout], [], [], LIMIT_S)[0]:
+            line = self.process.stdout.readline()
+            if not line:
+                raise AssertionError(f"the process ended: {self.process.stderr.read()[-3000:]}")
+            if line.startswith("{"):
+                return json.loads(line)
+        raise AssertionError(f"no answer within {LIMIT_S} s")
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+class Cluster:
+    """Workers that train cases under one strategy; started anew after a failure."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.processes: list[Process] = []
+
+    def train(self, case, out):
+        if not self.processes:
+            addresses = [f"127.0.0.1:{free_port()}" for _ in range(self.workers)]
+            self.processes = [
+                Process("worker", str(i), *addresses) for i in range(self.workers)
+            ]
+            for process in self.processes:
+                process.answer()
+        try:
+            for process in self.processes:
+                process.send(case.name, str(out))
+            answers = [process.answer() for process in self.processes]
+        except AssertionError:
+            self.close()
+            raise
+        if any("error" in answer for answer in answers):
+            self.close()
+        return answers
+
+    def close(self):
+        for process in self.processes:
+            process.close()
+        self.processes = []
+
+
+@pytest.fixture(scope="module")
+def plain():
+    process = Process("plain")
+    process.answer()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    found = {n: Cluster(n) for n in (2, 3, 4)}
+    yield found
+    for cluster in found.values():
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def results():
+    found = {}
+    yield found
+    RESULTS.write_text(json.dumps(found, indent=1))
+
+
+def everyday_and_full(names):
+    return [
+        pytest.param(name, marks=[pytest.mark.full] if CASES[name].full else []) for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", everyday_and_full(CASES))
+def test_two_workers_give_what_one_process_gives(name, clusters, plain, results, tmp_path):
+    compare(CASES[name], clusters[2], plain, results, tmp_path)
+
+
+MORE = ["rest_1", "rest_9", "sample_weight", "batch_normalization_uneven", "gan", "conv",
+        "empty_shard_of_a_convolution", "masked_sequence_loss", "sgd_global_clipnorm"]  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [3, 4])
+@pytest.mark.parametrize("name", MORE)
+def test_so_do_three_and_four(name, workers, clusters, plain, tmp_path):
+    compare(CASES[name], clusters[workers], plain, {}, tmp_path)
+
+
+def compare(case, cluster, plain, results, tmp_path):
+    answers = cluster.train(case, tmp_path / "trained")
+    errors = [a["error"] for a in answers if "error" in a]
+    assert not errors, errors
+    if case.refused:
+        for answer in answers:
+            assert re.search(case.refused, answer.get("refused", ""))
+        results[case.name] = {"refused": answers[0]["refused"]}
+        return
+    assert not [a["refused"] for a in answers if "refused" in a]
+    trained = [
+        list(tensors.load(tmp_path / f"trained.{i}")[0].values()) for i in range(cluster.workers)
+    ]
+    for other in trained[1:]:
+        for a, b in zip(trained[0], other, strict=True):
+            assert a.tobytes() == b.tobytes(), "the workers differ"
+    if case.warns:
+        assert case.warns in answers[0]["warned"]
+    if case.random:
+        results[case.name] = {"random": True}
+        return
+    results[case.name] = {"difference": difference(case, answers[0], trained[0], plain, tmp_path)}
+    assert results[case.name]["difference"] <= case.tolerance
+
+
+def difference(case, answer, trained, plain, tmp_path):
+    """Return the largest difference of a variable or a history value from the plain process."""
+    plain.send(case.name, str(tmp_path / "plain.npz"))
+    expected = plain.answer()
+    assert "error" not in expected, expected
+    with np.load(tmp_path / "plain.npz") as saved:
+        arrays = [saved[n] for n in saved.files]
+    assert len(arrays) == len(trained)
+    largest = 0.0
+    for ours, theirs in zip(trained, arrays, strict=True):
+        if ours.size:
+            largest = max(largest, float(np.abs(ours.astype("float64") - theirs).max()))
+    assert set(answer["history"]) == set(expected["history"])
+    for name, values in expected["history"].items():
+        assert len(answer["history"][name]) == len(values)
+        for ours, theirs in zip(answer["history"][name], values, strict=True):
+            if not (np.isnan(ours) and np.isnan(theirs)):
+                largest = max(largest, abs(ours - theirs) / max(1.0, abs(theirs)))
+    return largest
