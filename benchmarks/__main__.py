@@ -55,7 +55,10 @@ def measure(samples: Samples) -> None:
         samples[f"script.{name}"].append(value)
     for kind in KINDS:
         command = [sys.executable, "-m", "benchmarks.cell", kind]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+        # TensorFlow writes to stderr whatever it is told; shown where something went wrong.
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        if done.returncode != 0:
+            sys.exit(f"{done.stderr}\nthe measurement {kind!r} failed")
         for name, value in json.loads(done.stdout.splitlines()[-1]).items():
             samples[f"{kind}.{name}"].append(value)
 

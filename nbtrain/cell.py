@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import FunctionError, NbtrainError, OptionError
+from .request import ROLES
 from .values import nearest
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-#: What a cell's functions are for; the first two are needed.
-ROLES = ("model", "dataset", "validation", "callbacks")
+#: Those that a cell must have.
 REQUIRED = ROLES[:2]
 
 #: Names that others give to it, besides those that contain it.

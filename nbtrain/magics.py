@@ -13,7 +13,7 @@ from . import cell as cells
 from . import completion, config, values
 from .errors import NameInUse, OptionError
 from .line import Line, parse, words
-from .request import Option
+from .request import ROLES, Option
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -49,6 +49,8 @@ class TrainMagics(Magics):
     @line_cell_magic
     @_documented
     def k8s_train(self, line: str, cell: str | None = None) -> None:  # noqa: D102
+        from .training import check_free
+
         given = parse(line, expand=self._expand)
         if given.help:
             print(completion.help_text())
@@ -58,11 +60,12 @@ class TrainMagics(Magics):
         wait = options.pop("wait", False)
         if options.get("with_optimizer") and "from_run" not in options:
             raise OptionError("--with-optimizer: goes together with --from RUN")
-        named = {role: options.pop(role) for role in cells.ROLES if role in options}
+        named = {role: options.pop(role) for role in ROLES if role in options}
         body = self._body(line, cell)
         self._check_name(name, body)
         # A wrong setting should not come up when the cell has worked for minutes.
         config.defaults()
+        check_free(name, replace=bool(options.get("replace")))
         cells.check_before_running(body, named, self.shell.user_ns)
         if body is not None:
             body.run()
@@ -104,7 +107,7 @@ class TrainMagics(Magics):
         # Bound before it is waited for: who interrupts the waiting needs it.
         self.shell.user_ns[name] = run
         if wait:
-            run.wait()
+            run.wait().check()
 
     def _expand(self, text: str) -> Any:
         return expand(text, self.shell.user_ns)

@@ -18,6 +18,8 @@ from . import values
 from .errors import OptionError
 from .runtime.request import MULTI_WORKER_MIRRORED, TrainRequest
 
+#: What the functions of a cell, or the arguments of `train`, are for.
+ROLES = ("model", "dataset", "validation", "callbacks")
 #: The groups of options, in the order of the help.
 GROUPS = (
     "Training",

@@ -99,10 +99,13 @@ class Run:
         """Yield the events from the first one to the last, as they happen."""
         self._follow()
         for seen in itertools.count():
-            self._until(lambda seen=seen: len(self._events) > seen or self._followed)
+            self._until_event(seen)
             if len(self._events) == seen:
                 return
             yield self._events[seen]
+
+    def _until_event(self, number: int) -> None:
+        self._until(lambda: len(self._events) > number or self._followed)
 
     def wait_for(
         self, condition: Callable[[RunState], object], timeout: float | None = None
@@ -156,10 +159,28 @@ class Run:
             If it was stopped before there was anything to save.
         """
         if self._model is None:
-            self.wait()
-            self._raise_unless_trained()
+            self.wait().check()
             self._model = self.load()
         return self._model
+
+    def check(self) -> Run:
+        """Raise what the run ended with, unless there is a trained model; see `model`."""
+        state = self._state
+        if state.status == "succeeded" or (state.status == "stopped" and "weights" in state.saved):
+            return self
+        if state.status == "stopped":
+            raise RunStopped(f"{self.name} was stopped before there was anything to save")
+        failure = state.failures[-1] if state.failures else None
+        fix = ""
+        if "weights" in state.saved or "checkpoint" in state.saved:
+            fix = f"{self.name}.load() gives the model with the weights of the last checkpoint."
+        raise RunFailed(
+            state.message or f"{self.name} failed",
+            fix,
+            worker=failure.worker if failure else None,
+            cause=failure.cause if failure else "lost",
+            traceback=failure.traceback if failure else "",
+        )
 
     def load(self) -> keras.Model:
         """Return the model with the newest weights that were saved, also those of a failed run.
@@ -184,8 +205,7 @@ class Run:
     @property
     def history(self) -> History:
         """The history, as `fit` returns it. Waits for the end of the run."""
-        self.wait()
-        self._raise_unless_trained()
+        self.wait().check()
         with contextlib.suppress(FileNotFoundError):
             raw = json.loads(self._read(RunDir.HISTORY))
             return History(raw["history"], raw["epoch"])
@@ -362,24 +382,6 @@ class Run:
 
     def _ref_is_live(self) -> bool:
         return self._ref.live
-
-    def _raise_unless_trained(self) -> None:
-        state = self._state
-        if state.status == "succeeded" or (state.status == "stopped" and "weights" in state.saved):
-            return
-        if state.status == "stopped":
-            raise RunStopped(f"{self.name} was stopped before there was anything to save")
-        failure = state.failures[-1] if state.failures else None
-        fix = ""
-        if "weights" in state.saved or "checkpoint" in state.saved:
-            fix = f"{self.name}.load() gives the model with the weights of the last checkpoint."
-        raise RunFailed(
-            state.message or f"{self.name} failed",
-            fix,
-            worker=failure.worker if failure else None,
-            cause=failure.cause if failure else "lost",
-            traceback=failure.traceback if failure else "",
-        )
 
     def _read(self, name: str) -> bytes:
         return b"".join(self._backend.read(self._ref, name))

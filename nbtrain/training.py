@@ -13,14 +13,11 @@ from . import backends, config
 from .backend import Backend
 from .backends.local import LocalBackend, home
 from .errors import FunctionError, NameInUse, NbtrainError, OptionError
-from .request import make_request
+from .request import ROLES, make_request
 from .run import Run, attach, find
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
 from .trained import scratch
-
-#: The roles that a cell's functions have.
-ROLES = ("model", "dataset", "validation", "callbacks")
 
 
 def train(
@@ -57,7 +54,7 @@ def train(
     replace
         End a live run of the same name.
     wait
-        Return when the run has ended.
+        Return when the run has ended; raise if it failed.
     **options
         `workers`, `epochs`, `batch`, `seed`, `backend`, ... as in `%%k8s_train?`, and arguments
         of `Model.fit` by their names.
@@ -81,7 +78,13 @@ def train(
     >>> run = nbtrain.train(model, dataset, workers=2, epochs=5)  # doctest: +SKIP
     >>> run.model.predict(x)  # doctest: +SKIP
     """
+    check_free(name or "training", replace=replace)
     functions = _functions(model, dataset, validation, callbacks)
+    if validation is not None and options.get("validation_split"):
+        raise OptionError(
+            "validation_split: there is validation data already, and Keras would ignore the split.",
+            "Leave one of them out.",
+        )
     settings = {**config.defaults(), **{k: v for k, v in options.items() if v is not None}}
     keep = settings.pop("keep", 5)
     live = settings.pop("live", True)
@@ -90,7 +93,8 @@ def train(
     if from_run is not None:
         functions["initial"], request = _initial(from_run, with_optimizer, request)
     backend = backends.get(request.backend)
-    _claim_name(backend, request.name, replace=replace)
+    if replace:
+        _end(request.name)
     run = _launch(backend, request, functions, files)
     _forget_old(backend, request.name, keep)
     if warm:
@@ -98,7 +102,7 @@ def train(
     if live:
         run.display()
     if wait:
-        run.wait()
+        run.wait().check()
     return run
 
 
@@ -163,8 +167,7 @@ def _initial(
     from .runtime import tensors
 
     source = from_run if isinstance(from_run, Run) else attach(from_run)
-    source.wait()
-    source._raise_unless_trained()
+    source.wait().check()
     with source._local(RunDir.WEIGHTS) as path:
         variables, metadata = tensors.load(path)
     epoch = int(metadata["epoch"]) if with_optimizer else 0
@@ -179,16 +182,20 @@ def _initial(
     return initial, dataclasses.replace(request, resume_from=source.id, resume_state=with_optimizer)
 
 
-def _claim_name(backend: Backend, name: str, *, replace: bool) -> None:
+def check_free(name: str, *, replace: bool = False) -> None:
+    """Raise NameInUse if a live run has the name, unless it is to be replaced."""
     live = find(name)
-    if live is None or not live.live:
-        return
-    if not replace:
+    if live is not None and live.live and not replace:
         raise NameInUse(
             f"a run named {name!r} is training.",
             f"Wait for it, stop it (%k8s_stop {name}), take another --name, or say --replace.",
         )
-    backend.stop(live, 0)
+
+
+def _end(name: str) -> None:
+    live = find(name)
+    if live is not None and live.live:
+        backends.get(live.backend).stop(live, 0)
 
 
 def _launch(

@@ -85,8 +85,7 @@ def launch(functions: dict[str, Any], **fields: Any) -> Run:
 
 def variables(run: Run) -> list[np.ndarray]:
     """Return the trained variables of a run, in the order of `plain`."""
-    run.wait()
-    run._raise_unless_trained()
+    run.wait().check()
     with run._local(RunDir.WEIGHTS) as path:
         arrays, _ = tensors.load(path)
     return list(arrays.values())

@@ -226,8 +226,9 @@ def _spec(structure: Any, *, with_batch: bool = True) -> Any:
     if structure is None or not hasattr(structure, "shape"):
         return None
     shape = structure.shape
-    dimensions = [None] * (shape.rank or 0) if hasattr(shape, "rank") else [None] * len(shape)
-    dimensions[1:] = [None if d is None else int(d) for d in shape[1:]]
+    if getattr(shape, "rank", 0) is None:  # a tf.TensorShape of which nothing is known
+        return None
+    dimensions = [None, *(None if d is None else int(d) for d in shape[1:])][: len(shape)]
     dtype = getattr(structure, "dtype", None)
     name = "float32" if dtype is None else getattr(dtype, "name", str(dtype))
     return {"shape": dimensions, "dtype": name}

@@ -384,7 +384,7 @@ def _coupled_sum(value: tf.Tensor, step: _Step) -> tf.Tensor:
     one has to be (1 / n_w) * sum over workers v of n_v * dy_v.
     """
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def summed(x: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tf.Tensor:
             if step.is_even:

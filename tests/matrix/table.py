@@ -1,4 +1,4 @@
-"""Write docs/keras-support.md from the results of the whole matrix: `python -m tests.matrix.table`."""
+"""Write docs/keras-support.md from a run of the whole matrix: `python -m tests.matrix.table`."""
 
 from __future__ import annotations
 

@@ -65,9 +65,7 @@ class Cluster:
     def train(self, case, out):
         if not self.processes:
             addresses = [f"127.0.0.1:{free_port()}" for _ in range(self.workers)]
-            self.processes = [
-                Process("worker", str(i), *addresses) for i in range(self.workers)
-            ]
+            self.processes = [Process("worker", str(i), *addresses) for i in range(self.workers)]
             for process in self.processes:
                 process.answer()
         try:
