@@ -8,6 +8,8 @@ import platform
 import statistics
 from dataclasses import dataclass, field
 
+import nbtrain
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -69,11 +71,11 @@ def page(measures: list[Measure], rounds: int) -> str:
 
 def _machine(rounds: int) -> str:
     versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "nbtrain")
+        f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras")
     )
     return (
         f"\n{rounds} rounds; {os.cpu_count()} cores ({platform.machine()}), {platform.system()},"
-        f" Python {platform.python_version()}, {versions}.\n"
+        f" Python {platform.python_version()}, {versions}, nbtrain {nbtrain.__version__}.\n"
     )
 
 

@@ -25,9 +25,7 @@ def main() -> None:
     from . import programs
 
     # As nbtrain does: two processes on one machine must not fight for its cores.
-    threads = max(1, (os.cpu_count() or 2) // 2)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 2) // 2))
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(programs.SEED)
     with strategy.scope():

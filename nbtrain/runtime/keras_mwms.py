@@ -397,6 +397,13 @@ def _coupled_sum(value: tf.Tensor, step: _Step) -> tf.Tensor:
     return summed(value)
 
 
+#: Operations of `keras.src.backend.tensorflow.nn` that fail on a batch of no examples.
+_CANNOT_DO_NOTHING = (
+    *("conv", "depthwise_conv", "separable_conv", "conv_transpose"),
+    *("max_pool", "average_pool", "adaptive_max_pool", "adaptive_average_pool"),
+)
+
+
 def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
     """Wrap convolutions and pools: an empty shard is computed with a row of zeros.
 
@@ -472,7 +479,7 @@ def install() -> None:
     _wrap(LossScaleOptimizer, "apply", _apply)
     _wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
     _wrap(BatchNormalization, "_moments", _moments)
-    for name in ("conv", "depthwise_conv", "conv_transpose", "max_pool", "average_pool"):
+    for name in _CANNOT_DO_NOTHING:
         _wrap(backend.nn, name, _not_on_nothing)
     _wrap(Mean, "update_state", _mean_update_state)
     _wrap(SeedGenerator, "next", _seed_next)

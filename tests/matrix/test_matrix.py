@@ -20,7 +20,7 @@ from .cases import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 #: How long one case may take, in seconds; a hang is a failure.
-LIMIT_S = 120
+LIMIT_S = 60
 #: What the table in docs/keras-support.md is made from.
 RESULTS = ROOT / ".matrix.json"
 
