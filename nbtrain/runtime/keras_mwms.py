@@ -144,7 +144,7 @@ def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[
 
     def replica_step(data: Any) -> Any:
         with _in_step(data):
-            return _exact_logs(self, step_function(data))
+            return _exact_logs(self, step_function, data)
 
     @tf.autograph.experimental.do_not_convert
     def one_step(data: Any) -> Any:
@@ -189,19 +189,76 @@ def _in_step(data: Any) -> Iterator[None]:
             _current.pop()
 
 
-def _exact_logs(model: Any, logs: Any) -> Any:
-    """Reduce what a custom step returns beside metrics: Keras keeps it as the epoch's value."""
+def _exact_logs(model: Any, step_function: Callable[[Any], Any], data: Any) -> Any:
+    """Run a step; of what it returns, reduce what is not a metric's result.
+
+    For a custom step Keras keeps the last step's logs as those of the epoch. A metric's result
+    is then read from the metric of all workers (`_get_metrics_result_or_logs`); anything else
+    is a value of this batch, of which the example-weighted mean is taken.
+    """
     step = _step()
-    if step is None or not isinstance(logs, dict) or not logs:
+    if step is None or type(model).train_step is keras.Model.train_step:
+        return step_function(data)
+    results: set[int] = set()
+    with _noting_results(model.metrics, results):
+        logs = step_function(data)
+    if not isinstance(logs, dict):
         return logs
-    if set(logs) == set(model.get_metrics_result()):
+    logs = _flat(logs)
+    values = {k: v for k, v in logs.items() if id(v) not in results and _is_scalar(v)}
+    model._nbtrain_step_values = set(values)
+    if not values:
         return logs
     weight = step.weight()
-    values = [tf.cast(tf.convert_to_tensor(v), "float32") for v in logs.values()]
-    if any(v.shape.rank != 0 for v in values):
-        return logs
-    reduced = _sum(tf.stack([tf.math.multiply_no_nan(v, weight) for v in values]))
-    return dict(zip(logs, tf.unstack(reduced, num=len(values)), strict=True))
+    parts = [tf.math.multiply_no_nan(tf.cast(v, "float32"), weight) for v in values.values()]
+    reduced = tf.unstack(_sum(tf.stack(parts)), num=len(parts))
+    return logs | dict(zip(values, reduced, strict=True))
+
+
+@contextlib.contextmanager
+def _noting_results(metrics: list[Any], results: set[int]) -> Iterator[None]:
+    """Note the ids of the tensors that metrics give as results; they live as long as the step."""
+    kept = []
+
+    def noting(result: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            value = result()
+            kept.append(value)
+            results.update(map(id, keras.tree.flatten(value)))
+            return value
+
+        return call
+
+    for metric in metrics:
+        object.__setattr__(metric, "result", noting(metric.result))
+    try:
+        yield
+    finally:
+        for metric in metrics:
+            object.__delattr__(metric, "result")
+
+
+def _flat(logs: dict[str, Any]) -> dict[str, Any]:
+    """Return logs without nesting, as `pythonify_logs` makes them for callbacks."""
+    flat: dict[str, Any] = {}
+    for name, value in logs.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _is_scalar(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) == 0
+
+
+def _get_metrics_result_or_logs(original: Callable[..., Any], self: Any, logs: Any) -> Any:
+    """Wrap `Trainer._get_metrics_result_or_logs`: a metric's value is that of all workers."""
+    values = getattr(self, "_nbtrain_step_values", None)
+    if values is None or not isinstance(logs, dict):
+        return original(self, logs)
+    results = self.get_metrics_result()
+    if set(logs) == set(results):
+        return results
+    return {k: v if k in values else results.get(k, v) for k, v in logs.items()}
 
 
 def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
@@ -473,6 +530,7 @@ def install() -> None:
     tf_trainer.TFEpochIterator.__init__ = _epoch_iterator_init
     loss_module.scale_loss_for_distribution = _identity
     loss_module.unscale_loss_for_distribution = _identity
+    _wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
     _wrap(loss_module, "reduce_values", _reduce_values)
     _wrap(loss_module, "apply_mask", _apply_mask)
     _wrap(BaseOptimizer, "apply", _apply)

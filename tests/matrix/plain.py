@@ -29,10 +29,11 @@ def train(case, out):
     if functions.get("callbacks"):
         arguments["callbacks"] = functions["callbacks"]()
     history = model.fit(**arguments, epochs=case.epochs, verbose=0)
-    variables = list(model.variables)
-    for optimizer in [model.optimizer, *extra_optimizers(model)]:
-        variables += optimizer.variables
-    np.savez(out, *[np.array(v, dtype="float64") for v in variables])
+    variables = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    for name, optimizer in optimizers(model).items():
+        if optimizer.built:  # a GAN does not use the one of `compile`
+            variables |= {f"{name}/{i}": v for i, v in enumerate(optimizer.variables)}
+    np.savez(out, **{k: np.array(v, dtype="float64") for k, v in variables.items()})
     return {"history": {k: [float(x) for x in v] for k, v in history.history.items()}}
 
 
@@ -50,14 +51,15 @@ def as_arguments(data, batch):
     return {"x": data}
 
 
-def extra_optimizers(model):
+def optimizers(model):
     import keras
 
-    return [
-        v
-        for v in vars(model).values()
+    extra = {
+        f"optimizer.{k}": v
+        for k, v in vars(model).items()
         if isinstance(v, keras.optimizers.Optimizer) and v is not model.optimizer
-    ]
+    }
+    return {"optimizer": model.optimizer, **extra}
 
 
 def main():

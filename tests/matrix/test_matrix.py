@@ -140,12 +140,10 @@ def compare(case, cluster, plain, results, tmp_path):
         results[case.name] = {"refused": answers[0]["refused"]}
         return
     assert not [a["refused"] for a in answers if "refused" in a]
-    trained = [
-        list(tensors.load(tmp_path / f"trained.{i}")[0].values()) for i in range(cluster.workers)
-    ]
+    trained = [tensors.load(tmp_path / f"trained.{i}")[0] for i in range(cluster.workers)]
     for other in trained[1:]:
-        for a, b in zip(trained[0], other, strict=True):
-            assert a.tobytes() == b.tobytes(), "the workers differ"
+        for name, array in trained[0].items():
+            assert array.tobytes() == other[name].tobytes(), f"the workers differ in {name}"
     if case.warns:
         assert case.warns in answers[0]["warned"]
     if case.random:
@@ -161,12 +159,12 @@ def difference(case, answer, trained, plain, tmp_path):
     expected = plain.answer()
     assert "error" not in expected, expected
     with np.load(tmp_path / "plain.npz") as saved:
-        arrays = [saved[n] for n in saved.files]
-    assert len(arrays) == len(trained)
+        arrays = {n: saved[n] for n in saved.files}
     largest = 0.0
-    for ours, theirs in zip(trained, arrays, strict=True):
-        if ours.size:
-            largest = max(largest, float(np.abs(ours.astype("float64") - theirs).max()))
+    for name, theirs in arrays.items():
+        if theirs.size:
+            gap = float(np.abs(trained[name].astype("float64") - theirs).max())
+            largest = max(largest, gap)
     assert set(answer["history"]) == set(expected["history"])
     for name, values in expected["history"].items():
         assert len(answer["history"][name]) == len(values)
