@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from . import checkpoint, keras_mwms
@@ -216,7 +217,7 @@ class _Training:
         reporter.wait_until_sent()
         reporter.send_state("weights", RunDir.WEIGHTS)
         history = {"epoch": reporter.history.epoch, "history": reporter.history.history}
-        text = json.dumps(history, default=float).encode()
+        text = json.dumps(history, default=lambda v: np.asarray(v).tolist()).encode()
         self.control.send_file("history", RunDir.HISTORY, [text])
         self._save_keras(model)
         reporter.send_files()

@@ -165,11 +165,14 @@ def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[
         next_step = tf.function(next_step, reduce_retracing=True)
 
     def function(iterator: Any) -> Any:
-        is_stream = isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
+        # Reading in the graph is faster, but does not tell of the end in the middle of a loop.
+        in_graph = self.steps_per_execution == 1 and isinstance(
+            iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)
+        )
         outputs = None
         for _ in range(self.steps_per_execution):
             try:
-                outputs = next_step(iterator) if is_stream else one_step(next(iterator))
+                outputs = next_step(iterator) if in_graph else one_step(next(iterator))
             except (StopIteration, tf.errors.OutOfRangeError):
                 if outputs is None:
                     raise StopIteration from None

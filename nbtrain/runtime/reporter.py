@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from . import checkpoint, keras_mwms, replay
@@ -136,7 +137,7 @@ class Reporter(keras.callbacks.Callback):
         self._done_epochs = epoch + 1
         if not self._chief:
             return
-        numbers = {k: float(v) for k, v in (logs or {}).items()}
+        numbers = _numbers(logs)
         seconds = time.monotonic() - self._epoch_began
         self.control.say(
             EpochEnd(epoch=epoch, steps=self._step, logs=numbers, seconds=seconds, digest=digest)
@@ -162,7 +163,7 @@ class Reporter(keras.callbacks.Callback):
                 epoch=self._epoch,
                 step=self._step,
                 steps=self.data.steps or self.params.get("steps"),
-                logs={k: float(v) for k, v in (logs or {}).items()},
+                logs=_numbers(logs),
                 examples_per_s=self._rate,
             )
         )
@@ -232,6 +233,11 @@ class Reporter(keras.callbacks.Callback):
         """Wait for checkpoints that are on their way."""
         if self._sender is not None:
             self._sender.close()
+
+
+def _numbers(logs: Any) -> dict[str, float]:
+    """Return the logs that are numbers; a metric may give one for each class."""
+    return {k: float(v) for k, v in (logs or {}).items() if np.size(v) == 1}
 
 
 def _read(path: Path) -> Any:

@@ -34,7 +34,7 @@ def train(case, out):
         if optimizer.built:  # a GAN does not use the one of `compile`
             variables |= {f"{name}/{i}": v for i, v in enumerate(optimizer.variables)}
     np.savez(out, **{k: np.array(v, dtype="float64") for k, v in variables.items()})
-    return {"history": {k: [float(x) for x in v] for k, v in history.history.items()}}
+    return {"history": {k: np.ravel(v).tolist() for k, v in history.history.items()}}
 
 
 def as_arguments(data, batch):
@@ -46,7 +46,7 @@ def as_arguments(data, batch):
     if isinstance(data, tuple):
         names = ("x", "y", "sample_weight")
         return dict(zip(names, data, strict=False)) | ({"batch_size": batch} if batch else {})
-    if isinstance(data, dict):
+    if isinstance(data, (dict, np.ndarray)):
         return {"x": data} | ({"batch_size": batch} if batch else {})
     return {"x": data}
 

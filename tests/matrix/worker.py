@@ -14,6 +14,8 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+
 from nbtrain.runtime import events, fit, keras_mwms, tensors
 from nbtrain.runtime.errors import Refused
 from nbtrain.runtime.events import EpochEnd, Warned
@@ -81,7 +83,7 @@ def train(case, index, workers, strategy, out):
         for piece in tensors.chunks(arrays, {}):
             file.write(piece)
     return {
-        "history": {k: [float(x) for x in v] for k, v in reporter.history.history.items()},
+        "history": {k: np.ravel(v).tolist() for k, v in reporter.history.history.items()},
         "warned": [e.code for e in control.events if isinstance(e, Warned)],
         "digest": [e.digest for e in control.events if isinstance(e, EpochEnd)],
     }
