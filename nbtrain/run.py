@@ -319,8 +319,6 @@ class Run:
             for piece in self._backend.read(self._ref, RunDir.EVENTS, follow=True):
                 *lines, rest = (rest + piece).split(b"\n")
                 self._take(lines)
-                if self._state.ended:
-                    break
         except NoSuchRun as error:
             self._lose(str(error))
         else:

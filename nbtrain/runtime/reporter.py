@@ -237,7 +237,7 @@ class Reporter(keras.callbacks.Callback):
 
 def _numbers(logs: Any) -> dict[str, float]:
     """Return the logs that are numbers; a metric may give one for each class."""
-    return {k: float(v) for k, v in (logs or {}).items() if np.size(v) == 1}
+    return {k: float(np.ravel(v)[0]) for k, v in (logs or {}).items() if np.size(v) == 1}
 
 
 def _read(path: Path) -> Any:
