@@ -75,8 +75,14 @@ def _throughput(history: list[Event], workers: int) -> dict[str, float]:
 
 
 def _trainers(history: list[Event]) -> list[dict[str, Any]]:
-    return [
-        {"worker": e.worker, "generation": e.generation, "pid": e.pid, "host": e.host}
+    found = {
+        (e.generation, e.worker): {
+            "worker": e.worker,
+            "generation": e.generation,
+            "pid": e.pid,
+            "host": e.host,
+        }
         for e in history
         if isinstance(e, Phase) and e.pid is not None
-    ]
+    }
+    return [found[key] for key in sorted(found)]

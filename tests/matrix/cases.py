@@ -655,6 +655,25 @@ def _mixed() -> Callable[[], Any]:
     return model
 
 
+@case(
+    "float64", "optimizers", batch=16, tolerance=1e-12, full=True,
+    why="the same sums, rounded nine digits later",
+)  # fmt: skip
+def float64() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        return dense()()
+
+    def dataset() -> Any:
+        x, y = xy(49)
+        return x.astype("float64"), y
+
+    return {"model": model, "dataset": dataset, "validation": None}
+
+
 # -- layers and models ----------------------------------------------------------------------------
 
 

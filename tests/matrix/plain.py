@@ -15,6 +15,7 @@ def train(case, out):
     import keras
 
     keras.backend.clear_session()
+    keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(case.seed)
     functions = case.functions()

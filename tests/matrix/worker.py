@@ -66,6 +66,7 @@ def train(case, index, workers, strategy, out):
     import keras
 
     keras.backend.clear_session()
+    keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     with tempfile.TemporaryDirectory() as folder:
         control = Recorder(job(index, workers, case, Path(folder)))
