@@ -718,15 +718,12 @@ def _norm(**options: Any) -> Callable[[], Any]:
     return dense(layers=layers)
 
 
-@case("BatchNormalization", "layers", batch=16, tolerance=3e-6, why="its variance, summed in parts")
+@case("BatchNormalization", "layers", batch=16)
 def batch_normalization() -> dict[str, Any]:
     return basic(model=_norm())
 
 
-@case(
-    "BatchNormalization, one example in the last batch", "layers", batch=16, tolerance=3e-6,
-    why="its variance, summed in parts",
-)  # fmt: skip
+@case("BatchNormalization, one example in the last batch", "layers", batch=16)
 def batch_normalization_uneven() -> dict[str, Any]:
     return basic(model=_norm(), dataset=lambda: xy(49))
 
@@ -930,7 +927,17 @@ def metrics() -> dict[str, Any]:
     return {"model": model, "dataset": dataset, "validation": dataset}
 
 
-@case("EarlyStopping, ReduceLROnPlateau, LearningRateScheduler", "callbacks", batch=16, epochs=6)
+@case("LearningRateScheduler", "callbacks", batch=16, full=True)
+def learning_rate_scheduler() -> dict[str, Any]:
+    def callbacks() -> Any:
+        import keras
+
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / (1 + epoch))]
+
+    return basic(callbacks=callbacks)
+
+
+@case("EarlyStopping, ReduceLROnPlateau, TerminateOnNaN", "callbacks", batch=16, epochs=6)
 def stopping_callbacks() -> dict[str, Any]:
     def callbacks() -> Any:
         import keras
