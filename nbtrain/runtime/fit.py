@@ -49,11 +49,7 @@ def meet(job: Job) -> tf.distribute.Strategy:
         os.environ["TF_CONFIG"] = json.dumps(
             {"cluster": {"worker": job.cluster}, "task": {"type": "worker", "index": job.worker}}
         )
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
-        )
-    )
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _set_threads(workers: int) -> None:
