@@ -48,6 +48,10 @@ class FakeRun(Run):
         self.calls.append("wait")
         return self
 
+    def check(self):
+        self.calls.append("check")
+        return self
+
     def display(self):
         self.calls.append("display")
 
@@ -170,12 +174,19 @@ def test_the_name_is_training_if_none_is_given(notebook):
 def test_with_wait_the_run_is_bound_first_and_then_waited_for(notebook):
     seen = []
     wait = FakeRun.wait
-    FakeRun.wait = lambda run: seen.append(notebook.names.get("digits") is run)
+
+    def noting(run):
+        seen.append(notebook.names.get("digits") is run)
+        return run
+
+    FakeRun.wait = noting
     try:
         notebook.cell("%%k8s_train --wait --name digits\n" + FUNCTIONS)
     finally:
         FakeRun.wait = wait
     assert seen == [True]
+    # A run that failed has to stop "Run all".
+    assert notebook.names["digits"].calls == ["check"]
 
 
 def test_all_options_reach_train_by_its_names(notebook):
