@@ -46,6 +46,8 @@ def worker(payload: Packed, code: str, *, check: bool = True, keras: bool = Fals
     scratch = payload.path.parent / "scratch"
     program = f"""
 import json, os, sys
+# Without the checkout, which an editable install has put there.
+sys.path[:] = [p for p in sys.path if not os.path.isfile(os.path.join(p, "nbtrain", "run.py"))]
 sys.path.insert(0, {str(runtime_zip())!r})
 from nbtrain_runtime.payload import Payload, call
 p = Payload.open({str(payload.path)!r})
