@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import backends, config
 from .backend import Backend
@@ -18,6 +18,12 @@ from .run import Run, attach, find
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
 from .trained import scratch
+
+if TYPE_CHECKING:
+    from .payload import Packed
+
+#: Payloads from this size on are told, in bytes.
+WORTH_TELLING = 10_000_000
 
 
 def train(
@@ -201,12 +207,12 @@ def _end(name: str) -> None:
 def _launch(
     backend: Backend, request: TrainRequest, functions: Mapping[str, Any], files: Sequence[str]
 ) -> Run:
-    from . import payload
+    from .payload import pack
 
     rundir = RunDir(home() / request.id)
     rundir.create()
     try:
-        packed = payload.pack(functions, rundir / RunDir.PAYLOAD, files=files)
+        packed = pack(functions, rundir / RunDir.PAYLOAD, files=files)
         request = dataclasses.replace(
             request,
             payload_sha256=packed.sha256,
@@ -218,9 +224,20 @@ def _launch(
     except BaseException:
         shutil.rmtree(rundir.path, ignore_errors=True)
         raise
-    for warning in packed.warnings:
-        print(warning)
+    for line in packed.warnings or _sizes(packed):
+        print(line)
     return Run(backend, ref, request)
+
+
+def _sizes(packed: Packed) -> list[str]:
+    """Return in a line what is sent, where it is more than a moment's work."""
+    from .captured import human
+
+    if packed.bytes < WORTH_TELLING:
+        return []
+    biggest = sorted(packed.captured, key=lambda c: -c.bytes)[:3]
+    parts = ", ".join(f"`{c.variable}` {human(c.bytes)}" for c in biggest)
+    return [f"{human(packed.bytes)} go to the workers: {parts}"]
 
 
 def _forget_old(backend: Backend, name: str, keep: int) -> None:

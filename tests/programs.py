@@ -49,6 +49,16 @@ def raises():
     raise RuntimeError("the file of the data is empty")
 
 
+def reads_a_file():
+    return np.load("data/train.npy"), None
+
+
+def imports_a_module():
+    import sklearn_of_tomorrow
+
+    return sklearn_of_tomorrow.load()
+
+
 def raises_on_worker_1(worker):
     if worker == 1:
         raise RuntimeError("only here")

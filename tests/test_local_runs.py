@@ -141,6 +141,16 @@ def test_a_users_error_is_shown_once_with_its_own_lines():
     assert caught.value.cause == "user"
 
 
+@pytest.mark.parametrize(
+    ("program", "hint"),
+    [("reads_a_file", "--files"), ("imports_a_module", "no module 'sklearn_of_tomorrow'")],
+)
+def test_errors_of_being_elsewhere_come_with_the_fix(program, hint):
+    run = launch({**BASIC, "dataset": getattr(programs, program)})
+    with pytest.raises(RunFailed, match=hint):
+        run.model  # noqa: B018
+
+
 def test_an_error_on_one_worker_ends_all_of_them_within_seconds():
     run = launch({**BASIC, "dataset": programs.raises_on_worker_1}).wait()
     (failed,) = failures(run)

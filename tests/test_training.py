@@ -83,6 +83,16 @@ def test_captured_sizes_are_told(capsys):
     assert "`big` (64 MB)" in capsys.readouterr().out
 
 
+def test_what_is_sent_is_told_once_it_is_more_than_a_moments_work(capsys):
+    data = np.zeros((400_000, 8), "float32")
+
+    def dataset():
+        return data[:64], np.zeros(64, "int32")
+
+    train(dataset=dataset, epochs=1, wait=True)
+    assert "12.8 MB go to the workers: `data` 12.8 MB" in capsys.readouterr().out
+
+
 def test_mistakes_are_refused_before_anything_is_started():
     with pytest.raises(FunctionError, match="function"):
         train(model=5)

@@ -186,12 +186,23 @@ def _failed(worker: int, error: BaseException) -> Failed:
     message = traces.message(error)
     if cause in ("refused", "version"):
         return Failed(worker=worker, cause=cause, message=str(error))
+    text = traces.text(error) + _hint(error)
+    return Failed(worker=worker, cause=cause, message=message, traceback=text)
+
+
+def _hint(error: BaseException) -> str:
+    """Return what to do about an error that comes from working in another process."""
     if isinstance(error, FileNotFoundError):
-        message += (
-            "\nWorkers run in a folder of their own; data files travel with --files, or give"
-            " an absolute path that every worker has."
+        return (
+            "Workers run in a folder of their own: send data files with --files, or give an"
+            " absolute path that every worker has.\n"
         )
-    return Failed(worker=worker, cause=cause, message=message, traceback=traces.text(error))
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"The workers have no module {error.name!r}: install it where they run, or keep it"
+            " beside the notebook as a .py file, so that it travels.\n"
+        )
+    return ""
 
 
 def _fields(event: Event) -> dict[str, Any]:
