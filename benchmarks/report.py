@@ -56,7 +56,8 @@ TABLE = """
 
 FOOT = """
 - *Warm*: with the process that nbtrain starts in the background once the extension is loaded.
-  *Cold*: without it.
+  *Cold*: without it. The notebook's own imports, in a cell before, are not counted; the script's
+  are, since both of its processes need them.
 - *Steps per second* are those from the end of the first epoch to the end of the last, with all
   that nbtrain does at the end of an epoch (comparing the workers' weights, a checkpoint).
 - *200 MB captured* is the time until `train` returns, against writing and hashing 200 MB once.
