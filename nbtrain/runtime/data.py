@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from .errors import Refused
@@ -28,18 +27,26 @@ class Data:
         Arguments of `fit` for training data: x, y, sample_weight, batch_size.
     batch, steps, examples
         Global batch, steps of an epoch and examples, each None where it is not known beforehand.
-    describe : dict
-        Shapes and dtypes, for the model card.
-    build
-        The structure of a batch as JSON values, for building a model from it.
     """
 
     arguments: dict[str, Any]
     batch: int | None
     steps: int | None
     examples: int | None
-    describe: dict[str, Any] = field(default_factory=dict)
-    build: Any = None
+    found: dict[str, Any] = field(default_factory=dict)
+    spec: Any = None
+
+    @property
+    def describe(self) -> dict[str, Any]:
+        """Shapes and dtypes, for the model card."""
+        seen = _seen.get(id(self.arguments["x"]))
+        return self.found if seen is None else {**_described(seen), **self.found}
+
+    @property
+    def build(self) -> Any:
+        """The structure of a batch as JSON values, for building a model from it."""
+        seen = _seen.get(id(self.arguments["x"]))
+        return self.spec if seen is None else _spec(seen)
 
     @property
     def validation_arguments(self) -> dict[str, Any]:
@@ -52,6 +59,19 @@ class Data:
         if "batch_size" in self.arguments:
             arguments["validation_batch_size"] = self.arguments["batch_size"]
         return arguments
+
+
+#: What Keras found the batches of Python's own making to be, by the id of the object.
+_seen: dict[int, Any] = {}
+
+
+def note_spec(source: Any, spec: Any) -> None:
+    """Remember the element spec of a PyDataset or generator that `fit` has begun to read.
+
+    Reading a batch beforehand to find out might change what comes: it may draw random numbers.
+    """
+    if isinstance(source, keras.utils.PyDataset) or _is_generator(source):
+        _seen[id(source)] = spec
 
 
 def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "dataset") -> Data:
@@ -80,7 +100,7 @@ def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "da
         return _dataset(value, batch, where)
     if isinstance(value, keras.utils.PyDataset):
         return _py_dataset(value, batch, where)
-    if inspect.isgenerator(value) or (hasattr(value, "__next__") and not hasattr(value, "shape")):
+    if _is_generator(value):
         return _generator(value, batch, where)
     return _arrays(value, batch, where)
 
@@ -106,8 +126,8 @@ def _dataset(dataset: tf.data.Dataset, batch: int | None, where: str) -> Data:
         batch=own or batch,
         steps=known,
         examples=None,
-        describe=_described(dataset.element_spec),
-        build=_spec(dataset.element_spec),
+        found=_described(dataset.element_spec),
+        spec=_spec(dataset.element_spec),
     )
 
 
@@ -133,24 +153,25 @@ def _is_batched(dataset: tf.data.Dataset) -> bool:
 def _py_dataset(value: keras.utils.PyDataset, batch: int | None, where: str) -> Data:
     if batch is not None:
         raise Refused(where, "a PyDataset makes its own batches.", "Leave --batch out.")
-    first = value[0]
-    shapes = keras.tree.map_structure(np.asarray, first)
-    steps = value.num_batches
-    leaf = keras.tree.flatten(shapes)[0]
+    own = getattr(value, "batch_size", None)  # what most call it; it is for showing only
     return Data(
         {"x": value},
-        batch=len(leaf),
-        steps=steps,
+        batch=own if isinstance(own, int) else None,
+        steps=value.num_batches,
         examples=None,
-        describe=_described(shapes),
-        build=_spec(shapes),
+    )
+
+
+def _is_generator(value: Any) -> bool:
+    return inspect.isgenerator(value) or (
+        hasattr(value, "__next__") and not hasattr(value, "shape")
     )
 
 
 def _generator(value: Any, batch: int | None, where: str) -> Data:
     if batch is not None:
         raise Refused(where, "a generator makes its own batches.", "Leave --batch out.")
-    return Data({"x": value}, batch=None, steps=None, examples=None, describe={"generator": True})
+    return Data({"x": value}, None, None, None, found={"generator": True})
 
 
 def _arrays(value: Any, batch: int | None, where: str) -> Data:
@@ -182,8 +203,8 @@ def _arrays(value: Any, batch: int | None, where: str) -> Data:
         batch=size,
         steps=math.ceil(examples / size),
         examples=examples,
-        describe={**_described(parts), "examples": examples},
-        build=_spec(parts, with_batch=False),
+        found={**_described(parts), "examples": examples},
+        spec=_spec(parts, with_batch=False),
     )
 
 

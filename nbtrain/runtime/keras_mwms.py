@@ -8,237 +8,287 @@ optimizer gets the example-weighted mean of the gradients**:
     g = sum over workers w of (n_w / n) * g_w
 
 with n_w the examples of worker w in this step and n those of all. n_w rides along with the
-gradients, so an ordinary step has no collective that it would not have anyway.
+gradients, so an ordinary step has no collective that it would not have anyway. What is no mean
+over examples is computed from the outputs of all workers (`keras_whole`).
 
-Each patch names the place in Keras that it replaces; `check_versions` sees to it that these are
-the ones that were tested.
+Each patch names the place in Keras that it replaces; `keras_checks.check_versions` sees to it that
+these are the ones that were tested.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras.src import backend, ops
 from keras.src.backend.tensorflow import trainer as tf_trainer
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.callbacks.callback_list import CallbackList
 from keras.src.layers.normalization.batch_normalization import BatchNormalization
 from keras.src.losses import loss as loss_module
 from keras.src.metrics.reduction_metrics import Mean
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random.seed_generator import SeedGenerator
+from keras.src.trainers.compile_utils import CompileLoss
 from keras.src.trainers.epoch_iterator import EpochIterator
 from tensorflow.python.distribute import values as tf_values
 from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
 
-from .errors import Refused, VersionMismatch
+from . import keras_whole
+from .data import note_spec
+from .keras_checks import (
+    KERAS_VERSIONS,
+    TENSORFLOW_VERSIONS,
+    check_compiled,
+    check_versions,
+)
+from .keras_step import (
+    Step,
+    current,
+    entered,
+    packed_sum,
+    reduce_sum,
+    replica_index,
+    table,
+)
+from .keras_step import examples as count_examples
+from .replicas import agree, broadcast_state, check_replicas, compare_digests, digest
 
-KERAS_VERSIONS = ("3.15",)
-TENSORFLOW_VERSIONS = ("2.20", "2.21")
-
-Array = np.ndarray[Any, Any]
-
-
-def check_versions() -> None:
-    """Raise VersionMismatch unless this Keras and TensorFlow are ones that were tested."""
-    for name, found, known in (
-        ("Keras", keras.__version__, KERAS_VERSIONS),
-        ("TensorFlow", tf.__version__, TENSORFLOW_VERSIONS),
-    ):
-        if not found.startswith(tuple(f"{v}." for v in known)):
-            raise VersionMismatch(
-                f"{name} {found}",
-                "nbtrain's changes to Keras were not tested with it.",
-                f"Install {name} {' or '.join(known)}.",
-            )
-    if keras.backend.backend() != "tensorflow":
-        raise VersionMismatch(
-            f"Keras backend {keras.backend.backend()!r}",
-            "MultiWorkerMirroredStrategy is TensorFlow's.",
-            "Set KERAS_BACKEND=tensorflow.",
-        )
-
-
-# -- the step that is being traced or run -------------------------------------------------------
-
-
-class _Step:
-    """The examples of this worker in the step at hand; `n_all` is reduced once where needed."""
-
-    def __init__(self, n: Any) -> None:
-        self.n = n
-        self.reducing = False
-        self._n_all: Any = None
-
-    @property
-    def is_even(self) -> bool:
-        """All shards are equal where the batch dimension is static."""
-        return isinstance(self.n, int)
-
-    def n_all(self) -> Any:
-        """Return the number of examples of all workers."""
-        if self.is_even:
-            return self.n * _replicas()
-        if self._n_all is None:
-            self._n_all = _sum(tf.cast(self.n, "float32"))
-        return self._n_all
-
-    def weight(self) -> Any:
-        """Return n_w / n."""
-        if self.is_even:
-            return 1.0 / _replicas()
-        return tf.math.divide_no_nan(tf.cast(self.n, "float32"), self.n_all())
-
-
-_current: list[_Step] = []
-_lock = threading.RLock()
-
-
-def _step() -> _Step | None:
-    """Return the step, inside the replica context of several workers; else None."""
-    if not _current or _replicas() < 2 or not tf.distribute.get_replica_context():
-        return None
-    return _current[-1]
-
-
-def _replicas() -> int:
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
-def _sum(value: tf.Tensor) -> tf.Tensor:
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def _examples(data: Any) -> Any:
-    """Return the batch size of a step's data: an int where it is static."""
-    for leaf in keras.tree.flatten(data):
-        if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
-            return tf.shape(leaf)[0] if isinstance(leaf, tf.SparseTensor) else leaf.nrows()
-        if isinstance(leaf, tf.Tensor) and leaf.shape.rank != 0:
-            static = leaf.shape[0]
-            return static if static is not None else tf.shape(leaf)[0]
-    return 1
-
+__all__ = [
+    "KERAS_VERSIONS",
+    "TENSORFLOW_VERSIONS",
+    "agree",
+    "broadcast_state",
+    "build_from_spec",
+    "check_compiled",
+    "check_replicas",
+    "check_versions",
+    "compare_digests",
+    "digest",
+    "exact_batch_logs",
+    "install",
+]
 
 # -- keras/src/backend/tensorflow/trainer.py ------------------------------------------------------
 
 
-def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Replace `TensorFlowTrainer._make_function`.
+class _Logs(dict[str, Any]):
+    """Logs of a custom step, with what is known of their values.
 
-    The step knows its number of examples. Logs stay local values: one process' values come from
-    the metrics at the end of the epoch. Several steps in one execution are a loop in Python,
+    Attributes
+    ----------
+    results
+        For what is a metric's result: the metric's place in `model.metrics`, and the place in
+        its result, which may be a dict.
+    """
+
+    results: Mapping[str, tuple[int, int]] | None = None
+
+
+class _NeedsExactLogs(Exception):
+    """A custom step computes with a metric's result, so that has to be the one of all workers."""
+
+
+class _Function:
+    """Replaces what `TensorFlowTrainer._make_function` returns: runs steps on an iterator.
+
+    The step knows its number of examples. Logs are the local ones, which cost nothing: the values
+    of an epoch come from the metrics of all workers. Where a callback looks at the logs of every
+    batch they are exact, by one collective. Several steps in one execution are a loop in Python,
     since Keras' loop in the graph fails under the strategy.
     """
 
-    def replica_step(data: Any) -> Any:
-        with _in_step(data):
-            return _exact_logs(self, step_function, data)
+    def __init__(self, model: Any, step_function: Callable[[Any], Any]) -> None:
+        self._model, self._step_function = model, step_function
+        self._needs_exact = False
+        self._results: dict[str, tuple[int, int]] | None = None
+        self._made: dict[bool, tuple[Any, Any]] = {}
 
-    @tf.autograph.experimental.do_not_convert
-    def one_step(data: Any) -> Any:
-        outputs = self.distribute_strategy.run(replica_step, args=(data,))
-        return keras.tree.map_structure(
-            lambda v: self.distribute_strategy.experimental_local_results(v)[0], outputs
-        )
+    def __call__(self, iterator: Any) -> Any:
+        """Run `steps_per_execution` steps; return the logs of the last one."""
+        try:
+            return self._run(iterator, self._functions())
+        except _NeedsExactLogs:
+            self._needs_exact = True
+            return self._run(iterator, self._functions())
 
-    if not self.run_eagerly:
-        one_step = tf.function(one_step, reduce_retracing=True, jit_compile=self.jit_compile)
-    one_step = self._autoconvert_optionals(one_step)
+    def _functions(self) -> tuple[Any, Any]:
+        exact = self._needs_exact or _wants_exact_logs(self._model)
+        if exact not in self._made:
+            self._made[exact] = self._make(exact)
+        return self._made[exact]
 
-    @tf.autograph.experimental.do_not_convert
-    def next_step(iterator: Any) -> Any:
-        return one_step(iterator.get_next())
-
-    if not self.run_eagerly:
-        next_step = tf.function(next_step, reduce_retracing=True)
-
-    def function(iterator: Any) -> Any:
+    def _run(self, iterator: Any, functions: tuple[Any, Any]) -> Any:
+        one_step, next_step = functions
         # Reading in the graph is faster, but does not tell of the end in the middle of a loop.
-        in_graph = self.steps_per_execution == 1 and isinstance(
+        in_graph = self._model.steps_per_execution == 1 and isinstance(
             iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)
         )
         outputs = None
-        for _ in range(self.steps_per_execution):
+        for _ in range(self._model.steps_per_execution):
             try:
                 outputs = next_step(iterator) if in_graph else one_step(next(iterator))
             except (StopIteration, tf.errors.OutOfRangeError):
                 if outputs is None:
                     raise StopIteration from None
                 break
-        return outputs
+        if not isinstance(outputs, dict):
+            return outputs
+        logs = _Logs(outputs)
+        logs.results = self._results
+        return logs
 
-    return function
+    def _make(self, exact: bool) -> tuple[Any, Any]:
+        model = self._model
+        strategy = model.distribute_strategy
+
+        def replica_step(data: Any) -> Any:
+            with entered(Step(count_examples(data))), _own_randomness():
+                return self._logs(data, exact)
+
+        @tf.autograph.experimental.do_not_convert
+        def one_step(data: Any) -> Any:
+            outputs = strategy.run(replica_step, args=(data,))
+            return keras.tree.map_structure(
+                lambda v: strategy.experimental_local_results(v)[0], outputs
+            )
+
+        if not model.run_eagerly:
+            one_step = tf.function(one_step, reduce_retracing=True, jit_compile=model.jit_compile)
+        one_step = model._autoconvert_optionals(one_step)
+
+        @tf.autograph.experimental.do_not_convert
+        def next_step(iterator: Any) -> Any:
+            return one_step(iterator.get_next())
+
+        if not model.run_eagerly:
+            next_step = tf.function(next_step, reduce_retracing=True)
+        return one_step, next_step
+
+    def _logs(self, data: Any, exact: bool) -> Any:
+        """Run a step and make of its logs what they would be in one process.
+
+        For a custom step Keras keeps the last step's logs as those of the epoch. A metric's result
+        is then read from the metric of all workers (`_get_metrics_result_or_logs`); anything else
+        is a value of this batch, of which the example-weighted mean is taken.
+        """
+        step = current()
+        if step is None:
+            return self._step_function(data)
+        if self._is_stock():
+            logs = self._step_function(data)
+            return _exact_results(self._model) if exact else logs
+        results: dict[int, tuple[int, int]] = {}
+        with _noting_results(self._model, results, exact=exact):
+            logs = self._step_function(data)
+        if not isinstance(logs, dict):
+            return logs
+        logs = _flat(logs)
+        values = {k: v for k, v in logs.items() if id(v) not in results and _is_scalar(v)}
+        self._results = {k: results[id(v)] for k, v in logs.items() if id(v) in results}
+        if values and not exact and not results.keys() <= {id(v) for v in logs.values()}:
+            raise _NeedsExactLogs
+        if not values:
+            return logs
+        parts = [
+            tf.math.multiply_no_nan(tf.cast(v, "float32"), step.weight()) for v in values.values()
+        ]
+        reduced = tf.unstack(reduce_sum(tf.stack(parts)), num=len(parts))
+        return logs | dict(zip(values, reduced, strict=True))
+
+    def _is_stock(self) -> bool:
+        function = getattr(self._step_function, "__func__", None)
+        return function in (keras.Model.train_step, keras.Model.test_step)
+
+
+def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Replace `TensorFlowTrainer._make_function`."""
+    return _Function(self, step_function)
 
 
 @contextlib.contextmanager
-def _in_step(data: Any) -> Iterator[None]:
-    with _lock:
-        _current.append(_Step(_examples(data)))
-        try:
-            yield
-        finally:
-            _current.pop()
-
-
-def _exact_logs(model: Any, step_function: Callable[[Any], Any], data: Any) -> Any:
-    """Run a step; of what it returns, reduce what is not a metric's result.
-
-    For a custom step Keras keeps the last step's logs as those of the epoch. A metric's result
-    is then read from the metric of all workers (`_get_metrics_result_or_logs`); anything else
-    is a value of this batch, of which the example-weighted mean is taken.
-    """
-    step = _step()
-    if step is None or type(model).train_step is keras.Model.train_step:
-        return step_function(data)
-    results: set[int] = set()
-    with _noting_results(model.metrics, results):
-        logs = step_function(data)
-    if not isinstance(logs, dict):
-        return logs
-    logs = _flat(logs)
-    values = {k: v for k, v in logs.items() if id(v) not in results and _is_scalar(v)}
-    model._nbtrain_step_values = set(values)
-    if not values:
-        return logs
-    weight = step.weight()
-    parts = [tf.math.multiply_no_nan(tf.cast(v, "float32"), weight) for v in values.values()]
-    reduced = tf.unstack(_sum(tf.stack(parts)), num=len(parts))
-    return logs | dict(zip(values, reduced, strict=True))
+def _own_randomness() -> Iterator[None]:
+    """Have `tf.random` operations of a traced step draw differently on each worker."""
+    if tf.executing_eagerly() or not replica_index():
+        yield
+        return
+    graph = tf.compat.v1.get_default_graph()
+    before = graph.seed
+    graph.seed = ((before or 0) + 0x9E3779B * replica_index()) % 2**31
+    try:
+        yield
+    finally:
+        graph.seed = before
 
 
 @contextlib.contextmanager
-def _noting_results(metrics: list[Any], results: set[int]) -> Iterator[None]:
-    """Note the ids of the tensors that metrics give as results; they live as long as the step."""
+def _noting_results(
+    model: Any, results: dict[int, tuple[int, int]], *, exact: bool
+) -> Iterator[None]:
+    """Note by id the tensors that metrics give as results; they live as long as the step."""
     kept = []
+    metrics = model.metrics
 
-    def noting(result: Callable[[], Any]) -> Callable[[], Any]:
+    def noting(place: int, metric: Any, result: Callable[[], Any]) -> Callable[[], Any]:
         def call() -> Any:
-            value = result()
+            if exact:
+                with _summed([metric]):
+                    value = result()
+            else:
+                value = result()
+            value = keras.tree.map_structure(tf.convert_to_tensor, value)
             kept.append(value)
-            results.update(map(id, keras.tree.flatten(value)))
+            leaves = keras.tree.flatten(value)
+            results.update({id(leaf): (place, i) for i, leaf in enumerate(leaves)})
             return value
 
         return call
 
-    for metric in metrics:
-        object.__setattr__(metric, "result", noting(metric.result))
+    for place, metric in enumerate(metrics):
+        object.__setattr__(metric, "result", noting(place, metric, metric.result))
     try:
         yield
     finally:
         for metric in metrics:
             object.__delattr__(metric, "result")
+
+
+def _exact_results(model: Any) -> dict[str, Any]:
+    """Return the metrics' results over all workers, inside a step; one collective."""
+    with _summed(list(model.metrics)):
+        results = model.get_metrics_result()
+    # Some metrics give their variable, which can't leave the step.
+    return dict(keras.tree.map_structure(tf.convert_to_tensor, results))
+
+
+@contextlib.contextmanager
+def _summed(metrics: list[Any]) -> Iterator[None]:
+    """Have the metrics' variables read as their sums over the workers."""
+    variables = _summable(metrics)
+    sums = packed_sum([tf.convert_to_tensor(v.value) for v in variables])
+    with keras.StatelessScope(state_mapping=list(zip(variables, sums, strict=True))):
+        yield
+
+
+def _summable(metrics: list[Any]) -> list[Any]:
+    found: dict[int, Any] = {}
+    for metric in metrics:
+        for part in [metric, *(getattr(metric, "metrics", None) or [])]:
+            if not keras_whole.is_whole(part):
+                found |= {id(v): v for v in part.variables}
+    for metric in metrics:  # those of `compile` are in the list of their container as well
+        for part in getattr(metric, "metrics", None) or []:
+            if keras_whole.is_whole(part):
+                for variable in part.variables:
+                    found.pop(id(variable), None)
+    return list(found.values())
 
 
 def _flat(logs: dict[str, Any]) -> dict[str, Any]:
@@ -254,14 +304,96 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _get_metrics_result_or_logs(original: Callable[..., Any], self: Any, logs: Any) -> Any:
-    """Wrap `Trainer._get_metrics_result_or_logs`: a metric's value is that of all workers."""
-    values = getattr(self, "_nbtrain_step_values", None)
-    if values is None or not isinstance(logs, dict):
+    """Wrap `Trainer._get_metrics_result_or_logs`: a metric's value is that of all workers.
+
+    Keras would read variable after variable, each by a collective; here it is one for all.
+    """
+    strategy = self.distribute_strategy
+    if strategy.num_replicas_in_sync < 2 or not self.metrics:
         return original(self, logs)
-    results = self.get_metrics_result()
-    if set(logs) == set(results):
-        return results
-    return {k: v if k in values else results.get(k, v) for k, v in logs.items()}
+    variables = _summable(list(self.metrics))
+    sums = _sums_of(strategy, variables)
+    with keras.StatelessScope(state_mapping=list(zip(variables, sums, strict=True))):
+        known = getattr(logs, "results", None)
+        if known is not None:  # a custom step: what it returns is what counts
+            results = [keras.tree.flatten(m.result()) for m in _named(self.metrics, known)]
+            of_all = {k: results[i][j] for k, (i, j) in known.items()}
+            return logs | keras.tree.map_structure(tf.convert_to_tensor, of_all)
+        found = keras.tree.map_structure(tf.convert_to_tensor, self.get_metrics_result())
+    return found if isinstance(logs, dict) else logs
+
+
+def _named(metrics: list[Any], known: Mapping[str, tuple[int, int]]) -> Iterator[Any]:
+    """Yield the metrics; for one that the logs don't have, which may not be built, a stand-in."""
+    wanted = {place for place, _ in known.values()}
+    yield from (m if i in wanted else keras.metrics.Sum() for i, m in enumerate(metrics))
+
+
+def _sums_of(strategy: Any, variables: list[Any]) -> list[Any]:
+    if not variables:
+        return []
+    # Made anew where a model has been compiled anew; an epoch is long enough for a small trace.
+    key = tuple(id(v) for v in variables)
+    if _sum_functions.get("key") != key:
+
+        def sums() -> Any:
+            return packed_sum([tf.convert_to_tensor(v.value) for v in variables])
+
+        function = tf.function(sums, autograph=False)
+        _sum_functions.setdefault("kept", {})[key] = (variables, function)
+        _sum_functions["key"] = key
+    function = _sum_functions["kept"][key][1]
+    values = strategy.run(function)
+    return [strategy.experimental_local_results(v)[0] for v in values]
+
+
+_sum_functions: dict[str, Any] = {}
+_exact_batch_logs = False
+
+
+def exact_batch_logs(wanted: bool) -> None:
+    """Have the logs of every batch be those of all workers, which costs a collective a step.
+
+    Not needed for callbacks with a hook for batches: these are recognized.
+    """
+    global _exact_batch_logs
+    _exact_batch_logs = wanted
+
+
+def _wants_exact_logs(model: Any) -> bool:
+    return _exact_batch_logs or bool(vars(model).get("_nbtrain_batch_hooks"))
+
+
+def _callback_list_init(
+    original: Callable[..., Any], self: Any, callbacks: Any = None, *args: Any, **kwargs: Any
+) -> None:
+    """Wrap `CallbackList.__init__`: notice callbacks that look at the logs of every batch.
+
+    One that stops on them (TerminateOnNaN) would else stop one worker and leave the others
+    waiting for it.
+    """
+    original(self, callbacks, *args, **kwargs)
+    model = kwargs.get("model")
+    looks = any(_looks_at_batches(c) for c in self.callbacks)
+    if model is not None and (looks or kwargs.get("add_history")):
+        object.__setattr__(model, "_nbtrain_batch_hooks", looks)
+
+
+def _looks_at_batches(callback: Any) -> bool:
+    kind = type(callback)
+    if kind.__module__.split(".")[:-1] == __name__.split(".")[:-1]:
+        return False  # nbtrain's own
+    if kind in (keras.callbacks.History, keras.callbacks.ProgbarLogger):
+        return False
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        return bool(callback.save_freq != "epoch")
+    if isinstance(callback, keras.callbacks.TensorBoard):
+        return bool(callback.update_freq != "epoch")
+    base = keras.callbacks.Callback
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(base, name)
+        for name in ("on_batch_end", "on_train_batch_end", "on_test_batch_end")
+    )
 
 
 def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
@@ -271,12 +403,20 @@ def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = Non
     """
     if self._distribute_strategy is None:
         return
+    if data_batch is not None:
+        data_batch = keras.tree.map_structure(_with_dtype, data_batch)
     if iterator is not None:
         data_batch = keras.tree.map_structure(
             _local_spec, iterator._distributed_dataset.element_spec
         )
     with self.distribute_strategy.scope():
         self._symbolic_build(data_batch=data_batch)
+        keras_whole.prepare_metrics(self)
+
+
+def _with_dtype(value: Any) -> Any:
+    """Return what `train_on_batch` was given so that it has a dtype."""
+    return value if value is None or hasattr(value, "dtype") else ops.convert_to_tensor(value)
 
 
 def _local_spec(spec: Any) -> Any:
@@ -297,11 +437,12 @@ def _epoch_iterator_init(
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
+        note_spec(kwargs.get("x"), dataset.element_spec)
         dataset = distribute_strategy.experimental_distribute_dataset(dataset.with_options(options))
     self._distributed_dataset = dataset
 
 
-# -- keras/src/losses/loss.py ---------------------------------------------------------------------
+# -- keras/src/losses/loss.py, keras/src/trainers/compile_utils.py --------------------------------
 
 
 def _identity(value: Any) -> Any:
@@ -314,21 +455,15 @@ def _reduce_values(
     reduction: Any = "sum_over_batch_size",
 ) -> Any:  # fmt: skip
     """Wrap `reduce_values`: sums, and divisors that depend on the data, are those of all."""
-    step = _step()
+    step = current()
     if step is None or tuple(values.shape) == ():
         return original(values, sample_weight, reduction)
-    if reduction in (None, "none"):
-        raise Refused(
-            "a loss with reduction=None",
-            "its vector has no mean over the workers.",
-            'Use reduction="sum", or the default.',
-        )
     if reduction == "sum":
         total = original(values, sample_weight, reduction)
         return tf.math.divide_no_nan(total, tf.cast(step.weight(), total.dtype))
     if reduction == "mean_with_sample_weight" and sample_weight is not None:
         loss = ops.sum(values)
-        divisor = _sum(tf.cast(ops.sum(sample_weight), loss.dtype))
+        divisor = reduce_sum(tf.cast(ops.sum(sample_weight), loss.dtype))
         return tf.math.divide_no_nan(loss, divisor * tf.cast(step.weight(), loss.dtype))
     return original(values, sample_weight, reduction)
 
@@ -337,24 +472,82 @@ def _apply_mask(
     original: Callable[..., Any], sample_weight: Any, mask: Any, dtype: Any, reduction: Any
 ) -> Any:
     """Wrap `apply_mask`: the number of valid entries is that of all workers."""
-    step = _step()
+    step = current()
     if step is None or mask is None or reduction not in ("mean", "sum_over_batch_size"):
         return original(sample_weight, mask, dtype, reduction)
     valid = ops.sum(ops.cast(mask, "float32"))
-    total, valid = tf.unstack(_sum(tf.stack([tf.cast(tf.size(mask), "float32"), valid])))
+    total, valid = tf.unstack(reduce_sum(tf.stack([tf.cast(tf.size(mask), "float32"), valid])))
     factor = ops.cast(tf.math.divide_no_nan(total, valid), dtype)
     weighted = original(sample_weight, mask, dtype, "sum")
     return weighted * factor
 
 
-# -- keras/src/optimizers -------------------------------------------------------------------------
+def _compile_loss_call(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrap `CompileLoss.call`: with `reduction=None` the gradient is that of the sum."""
+    loss = original(self, *args, **kwargs)
+    step = current()
+    if step is None or loss is None or not len(loss.shape):
+        return loss
+
+    @tf.custom_gradient
+    def summed(values: Any) -> Any:
+        return tf.identity(values), lambda dy: tf.math.divide_no_nan(
+            dy, tf.cast(step.weight(), dy.dtype)
+        )
+
+    return summed(loss)
+
+
+def _compute_average_loss(
+    original: Callable[..., Any], per_example_loss: Any, sample_weight: Any = None,
+    global_batch_size: Any = None,
+) -> Any:  # fmt: skip
+    """Wrap `tf.nn.compute_average_loss`, which divides by the batch of all workers."""
+    step = current()
+    if step is None:
+        return original(per_example_loss, sample_weight, global_batch_size)
+    values = tf.convert_to_tensor(per_example_loss)
+    if sample_weight is not None:
+        values = values * tf.cast(sample_weight, values.dtype)
+    total = tf.reduce_sum(values)
+    size = step.n_all() if global_batch_size is None else global_batch_size
+    divisor = tf.cast(size, total.dtype) * tf.cast(step.weight(), total.dtype)
+    return tf.math.divide_no_nan(total, divisor)
+
+
+def _scale_regularization_loss(original: Callable[..., Any], loss: Any) -> Any:
+    """Wrap `tf.nn.scale_regularization_loss`: the mean over the workers takes care of it."""
+    return original(loss) if current() is None else tf.reduce_sum(loss)
+
+
+# -- keras/src/optimizers, tf.GradientTape --------------------------------------------------------
+
+
+def _gradient(
+    original: Callable[..., Any], self: Any, target: Any, sources: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Wrap `GradientTape.gradient`: a gradient by variables is the mean over the workers.
+
+    So it is before a custom step looks at it, clips it by hand or adds it up. Other gradients (by
+    the inputs: saliency, gradient penalties) are each example's own.
+    """
+    grads = original(self, target, sources, *args, **kwargs)
+    step = current()
+    flat = tf.nest.flatten(sources)
+    if step is None or not flat or not all(_is_variable(s) for s in flat):
+        return grads
+    return tf.nest.pack_sequence_as(sources, mean_gradients(tf.nest.flatten(grads), step))
+
+
+def _is_variable(source: Any) -> bool:
+    return isinstance(source, (keras.Variable, tf.Variable))
 
 
 def _apply(
     original: Callable[..., Any], self: Any, grads: Any, trainable_variables: Any = None
 ) -> Any:
     """Wrap `apply`: the gradients are reduced first, before clipping or any test of them."""
-    step = _step()
+    step = current()
     if step is None or step.reducing:
         return original(self, grads, trainable_variables)
     step.reducing = True
@@ -364,18 +557,26 @@ def _apply(
         step.reducing = False
 
 
-def mean_gradients(grads: list[Any], step: _Step) -> list[Any]:
-    """Return the example-weighted mean over the workers, by one collective for each dtype."""
-    present = [g for g in grads if g is not None]
+def mean_gradients(grads: list[Any], step: Step) -> list[Any]:
+    """Return the example-weighted mean over the workers, by one collective for each dtype.
+
+    Gradients that are such means already stay as they are. Others may be made of such ones
+    (clipped by hand): the mean of what is equal on all workers is itself.
+    """
+    local = [g for g in grads if g is not None and id(g) not in step.reduced]
+    reduced = iter(_mean(local, step) if local else [])
+    means = [g if g is None or id(g) in step.reduced else next(reduced) for g in grads]
+    step.reduced |= {id(g): g for g in means if g is not None}
+    return means
+
+
+def _mean(grads: list[Any], step: Step) -> list[Any]:
     if step.is_even:
-        scale = 1.0 / _replicas()
-        reduced = iter(_packed_sum([_scaled(g, scale) for g in present]))
-    else:
-        n = tf.cast(step.n, "float32")
-        *sums, n_all = _packed_sum([*(_scaled(g, n) for g in present), n])
-        inverse = tf.math.reciprocal_no_nan(n_all)
-        reduced = iter([_scaled(g, inverse) for g in sums])
-    return [None if g is None else next(reduced) for g in grads]
+        return packed_sum([_scaled(g, step.weight()) for g in grads])
+    n = tf.cast(step.n, "float32")
+    *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n])
+    inverse = tf.math.reciprocal_no_nan(n_all)
+    return [_scaled(g, inverse) for g in sums]
 
 
 def _scaled(grad: Any, factor: Any) -> Any:
@@ -385,28 +586,9 @@ def _scaled(grad: Any, factor: Any) -> Any:
     return tf.math.multiply_no_nan(grad, tf.cast(factor, grad.dtype))
 
 
-def _packed_sum(values: list[Any]) -> list[Any]:
-    """Sum over the workers: one call for the dense values of a dtype, one for each sparse one."""
-    results: list[Any] = [None] * len(values)
-    by_dtype: dict[Any, list[int]] = {}
-    for i, value in enumerate(values):
-        if isinstance(value, tf.IndexedSlices):
-            results[i] = _sum(value)
-        else:
-            by_dtype.setdefault(value.dtype, []).append(i)
-    for indices in by_dtype.values():
-        flat = tf.concat([tf.reshape(values[i], [-1]) for i in indices], 0)
-        parts = tf.split(_sum(flat), [tf.size(values[i]) for i in indices], num=len(indices))
-        for i, part in zip(indices, parts, strict=True):
-            shaped = tf.reshape(part, tf.shape(values[i]))
-            shaped.set_shape(values[i].shape)
-            results[i] = shaped
-    return results
-
-
 def _all_reduce_sum_gradients(original: Callable[..., Any], self: Any, grads_and_vars: Any) -> Any:
     """Wrap `TFOptimizer._all_reduce_sum_gradients`: they are reduced already."""
-    step = _step()
+    step = current()
     if step is not None and step.reducing:
         return list(grads_and_vars)
     return original(self, grads_and_vars)
@@ -418,43 +600,32 @@ def _all_reduce_sum_gradients(original: Callable[..., Any], self: Any, grads_and
 def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) -> Any:
     """Wrap `BatchNormalization._moments`: mean and variance of the whole batch, as in one process.
 
-    In two passes: the one-pass formula of Keras' `synchronized=True` cancels digits.
+    Each worker's own moments go round, by one collective, and are put together; the formula of
+    Keras' `synchronized=True` (mean of squares less square of mean) cancels digits.
     """
-    step = _step()
+    step = current()
     if step is None:
         return original(self, inputs, mask)
     axes = self._reduction_axes
-    weights, guard = tf.ones_like(inputs), 0.0
-    if mask is not None:
-        weights = tf.cast(mask, inputs.dtype)
-        weights = tf.broadcast_to(tf.expand_dims(weights, -1), tf.shape(inputs))
-        guard = keras.config.epsilon()
-    count = _sum(tf.reduce_sum(weights, axis=axes)) + guard
-    mean = _coupled_sum(tf.reduce_sum(inputs * weights, axis=axes), step) / count
-    shape = [d if i not in axes else 1 for i, d in enumerate(inputs.shape)]
-    centred = (inputs - tf.reshape(mean, shape)) * tf.sqrt(weights)
-    variance = _coupled_sum(tf.reduce_sum(tf.square(centred), axis=axes), step) / count
+    shape = [1 if i in axes else d for i, d in enumerate(inputs.shape)]
+    channels = inputs.shape[self.axis]
+    if mask is None:
+        weights, guard = tf.ones([1] * len(shape), inputs.dtype), 0.0
+        count = tf.cast(tf.size(inputs) // channels, inputs.dtype)
+    else:
+        # Keras takes the mask for one value for each position, and the channels for the last axis.
+        weights, guard = tf.cast(tf.expand_dims(mask, -1), inputs.dtype), keras.config.epsilon()
+        count = tf.reduce_sum(weights * tf.ones_like(inputs[..., :1]))
+    mean = tf.math.divide_no_nan(tf.reduce_sum(inputs * weights, axis=axes), count)
+    centred = tf.square(inputs - tf.reshape(mean, shape)) * weights
+    row = tf.concat([mean, tf.reduce_sum(centred, axis=axes), [tf.stop_gradient(count)]], 0)
+    means, spreads, counts = tf.split(table(row, step), [channels, channels, 1], axis=1)
+    counts = tf.stop_gradient(counts)
+    whole = tf.reduce_sum(counts) + guard
+    mean = tf.reduce_sum(counts * means, axis=0) / whole
+    between = tf.reduce_sum(counts * tf.square(means - mean), axis=0)
+    variance = (tf.reduce_sum(spreads, axis=0) + between) / whole
     return mean, variance
-
-
-def _coupled_sum(value: tf.Tensor, step: _Step) -> tf.Tensor:
-    """Sum over the workers in the forward pass, with the gradient that goes with it.
-
-    What comes back on worker w is weighted by n_w / n when the gradients are reduced, so this
-    one has to be (1 / n_w) * sum over workers v of n_v * dy_v.
-    """
-
-    @tf.custom_gradient
-    def summed(x: tf.Tensor) -> Any:
-        def gradient(dy: tf.Tensor) -> tf.Tensor:
-            if step.is_even:
-                return _sum(dy)
-            n = tf.cast(step.n, dy.dtype)
-            return tf.math.divide_no_nan(_sum(tf.math.multiply_no_nan(dy, n)), n)
-
-        return _sum(x), gradient
-
-    return summed(value)
 
 
 #: Operations of `keras.src.backend.tensorflow.nn` that fail on a batch of no examples.
@@ -470,7 +641,7 @@ def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwa
     oneDNN's convolution of no examples has the shape of its input, and the gradient of its
     max pooling aborts the process (TensorFlow 2.21).
     """
-    step = _step()
+    step = current()
     if step is None or step.is_even:
         return original(inputs, *args, **kwargs)
     n = tf.shape(inputs)[0]
@@ -489,13 +660,24 @@ def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwa
 def _mean_update_state(
     original: Callable[..., Any], self: Any, values: Any, sample_weight: Any = None
 ) -> Any:
-    """Wrap `Mean.update_state`: a scalar counts for the examples that it is the mean of."""
-    step = _step()
-    if step is not None and sample_weight is None:
-        values = ops.convert_to_tensor(values)
-        if len(values.shape) == 0:
-            sample_weight = ops.cast(step.weight(), self.dtype)
-            values = tf.where(sample_weight > 0, ops.cast(values, self.dtype), 0)
+    """Wrap `Mean.update_state`: a scalar counts for the examples that it is the mean of.
+
+    Without examples it is NaN, and must not count.
+    """
+    step = current()
+    if step is None:
+        return original(self, values, sample_weight)
+    values = ops.cast(values, self.dtype)
+    if sample_weight is None:
+        if len(values.shape):
+            return original(self, values)
+        sample_weight = ops.cast(step.weight(), self.dtype)
+    elif len(ops.convert_to_tensor(sample_weight).shape):
+        return original(self, values, sample_weight)
+    if not step.is_even:
+        if len(values.shape):  # a loss with reduction=None; Keras takes its mean here, too
+            values = tf.reduce_mean(values)
+        values = tf.where(step.n > 0, values, 0)
     return original(self, values, sample_weight)
 
 
@@ -503,7 +685,7 @@ def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) ->
     """Wrap `SeedGenerator.next`: workers draw different masks; the state stays the same."""
     seed = original(self, ordered)
     context = tf.distribute.get_replica_context()
-    if _step() is None:
+    if current() is None:
         return seed
     replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
     return seed + tf.stack([replica * tf.cast(0x9E3779B, seed.dtype), tf.zeros_like(replica)])
@@ -533,6 +715,12 @@ def install() -> None:
     tf_trainer.TFEpochIterator.__init__ = _epoch_iterator_init
     loss_module.scale_loss_for_distribution = _identity
     loss_module.unscale_loss_for_distribution = _identity
+    _wrap(CallbackList, "__init__", _callback_list_init)
+    _wrap(loss_module.Loss, "__call__", keras_whole.loss_call)
+    _wrap(CompileLoss, "call", _compile_loss_call)
+    _wrap(tf.nn, "compute_average_loss", _compute_average_loss)
+    _wrap(tf.nn, "scale_regularization_loss", _scale_regularization_loss)
+    _wrap(tf.GradientTape, "gradient", _gradient)
     _wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
     _wrap(loss_module, "reduce_values", _reduce_values)
     _wrap(loss_module, "apply_mask", _apply_mask)
@@ -551,133 +739,14 @@ def install() -> None:
 def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
     original = getattr(owner, name)
 
+    @functools.wraps(original)
     def patched(*args: Any, **kwargs: Any) -> Any:
         return wrapper(original, *args, **kwargs)
 
-    patched.__name__ = name
     setattr(owner, name, patched)
 
 
-# -- before training, and between the workers -----------------------------------------------------
-
-
-def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
-    """Refuse by name what would not be right; return warnings as (code, message)."""
-    if strategy.num_replicas_in_sync < 2:
-        return []
-    if getattr(model, "_distribute_strategy", None) is not strategy:
-        raise Refused("model()", "the model was not made by this call.", "Build it in model().")
-    warnings = []
-    for layer in model._flatten_layers():
-        name = type(layer).__name__
-        if "Dropout" in name or name.startswith(("Random", "Gaussian")):
-            message = (
-                f"{name} draws another mask on every worker, as it should: the numbers are good"
-                " ones, but not comparable with one process"
-            )
-            warnings.append(("random-layer", message))
-    for loss in keras.tree.flatten(model.loss):
-        _check_loss(loss)
-    if type(model).train_step is not keras.Model.train_step:
-        warnings += _check_train_step(type(model).train_step)
-    return list(dict(warnings).items())
-
-
-def _check_loss(loss: Any) -> None:
-    """Refuse the stock losses in which the examples of a batch depend on each other."""
-    name = loss if isinstance(loss, str) else type(loss).__name__
-    plain = str(name).lower().replace("_", "")
-    if plain == "circle":
-        raise Refused(
-            "loss=Circle()",
-            "it compares the examples of a batch with each other, and each worker has its own.",
-            "Train with --workers 1, or take a loss that is a mean over examples.",
-        )
-    if plain in ("dice", "tversky") and getattr(loss, "axis", None) is None:
-        raise Refused(
-            f"loss={name}() over the whole batch",
-            "it is a ratio of sums over the batch, and each worker has only its own part.",
-            f"Give it the axes of one example: keras.losses.{name}(axis=(1, 2, 3)).",
-        )
-    if getattr(loss, "reduction", "") in ("none", None) and hasattr(loss, "reduction"):
-        raise Refused(
-            f"loss={name}(reduction=None)",
-            "its values are not reduced to a mean, and there is none over the workers then.",
-            'Leave reduction out, or use reduction="sum".',
-        )
-
-
-def _check_train_step(step: Any) -> list[tuple[str, str]]:
-    """Look for what can't be seen from outside: a step that sums over the batch by hand."""
-    try:
-        source = inspect.getsource(step)
-    except (OSError, TypeError):
-        return []
-    if "reduce_sum" not in source and "ops.sum" not in source:
-        return []
-    message = (
-        "train_step sums by hand (reduce_sum): nbtrain takes a loss for a mean over the examples,"
-        " so a sum over the batch comes out divided by the number of workers; use a mean"
-    )
-    return [("sum-in-train-step", message)]
-
-
-def agree(values: Sequence[float], op: str, strategy: tf.distribute.Strategy) -> list[float]:
-    """Return the maximum (`op="max"`) or sum of host values over all workers."""
-    if strategy.num_replicas_in_sync < 2:
-        return list(values)
-    rows = _gathered(np.asarray(values, "float64"), strategy)
-    reduced = rows.max(axis=0) if op == "max" else rows.sum(axis=0)
-    return [float(v) for v in reduced]
-
-
-def _gathered(row: Array, strategy: tf.distribute.Strategy) -> Array:
-    """Return the rows of all workers, by one all-reduce."""
-    replicas = strategy.num_replicas_in_sync
-    worker = strategy.cluster_resolver.task_id
-    table = np.zeros((replicas, *row.shape), row.dtype)
-    table[worker] = row
-
-    def reduce(value: tf.Tensor) -> tf.Tensor:
-        return _sum(tf.identity(value))
-
-    return np.asarray(strategy.run(_traced(reduce), args=(tf.constant(table),)).numpy())
-
-
-_functions: dict[Any, Any] = {}
-
-
-def _traced(function: Callable[..., Any]) -> Any:
-    return _functions.setdefault(
-        function.__qualname__, tf.function(function, reduce_retracing=True)
-    )
-
-
-def check_replicas(model: keras.Model, strategy: tf.distribute.Strategy) -> str:
-    """Compare all weights over the workers; return their digest.
-
-    Raises
-    ------
-    Refused
-        If a variable differs; it is named.
-    """
-    digests = [
-        hashlib.blake2b(v.numpy().tobytes(), digest_size=6).digest() for v in model.variables
-    ]
-    whole = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
-    if strategy.num_replicas_in_sync < 2:
-        return whole
-    # 48 bits are exact in a float64.
-    rows = _gathered(np.array([float(int.from_bytes(d, "big")) for d in digests]), strategy)
-    different = np.flatnonzero((rows != rows[0]).any(axis=0))
-    if different.size:
-        path = model.variables[int(different[0])].path
-        raise Refused(
-            f"the variable {path}",
-            "its values differ between the workers; the model would not be what one process gives.",
-            "A layer that changes it must do so from what is the same on all workers.",
-        )
-    return whole
+# -- building -------------------------------------------------------------------------------------
 
 
 def build_from_spec(model: keras.Model, spec: Any) -> None:

@@ -1,0 +1,231 @@
+"""What is looked at before training: versions, and forms that would not be right.
+
+What is known to come out different from one process is refused by name; what might, or what can't
+be compared, is warned of.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .errors import Refused, VersionMismatch
+from .keras_sources import SOURCES
+
+KERAS_VERSIONS = ("3.15",)
+TENSORFLOW_VERSIONS = ("2.20", "2.21")
+
+_checked: list[bool] = []
+
+
+def check_versions() -> None:
+    """Raise VersionMismatch unless this Keras and TensorFlow are ones that were tested."""
+    for name, found, known in (
+        ("Keras", keras.__version__, KERAS_VERSIONS),
+        ("TensorFlow", tf.__version__, TENSORFLOW_VERSIONS),
+    ):
+        if not found.startswith(tuple(f"{v}." for v in known)):
+            raise VersionMismatch(
+                f"{name} {found}",
+                "nbtrain's changes to Keras were not tested with it.",
+                f"Install {name} {' or '.join(known)}.",
+            )
+    if keras.backend.backend() != "tensorflow":
+        raise VersionMismatch(
+            f"Keras backend {keras.backend.backend()!r}",
+            "MultiWorkerMirroredStrategy is TensorFlow's.",
+            "Set KERAS_BACKEND=tensorflow.",
+        )
+    if not _checked:  # once: afterwards the functions are nbtrain's
+        _check_sources()
+        _checked.append(True)
+
+
+def _check_sources() -> None:
+    """Refuse a Keras of a known version whose functions are others: a changed or mixed install."""
+    for path, known in SOURCES.items():
+        found = source_digest(path)
+        if found is not None and found not in known:
+            raise VersionMismatch(
+                f"{path} of Keras {keras.__version__}",
+                "it is not the function that nbtrain's changes were tested with.",
+                f"Install Keras anew: pip install --force-reinstall keras=={keras.__version__}",
+            )
+
+
+def source_digest(path: str) -> str | None:
+    """Return the digest of the source of "module:name.name"; None where there is no source."""
+    module, _, names = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name, None)
+        if found is None:
+            return "missing"
+    try:
+        source = inspect.getsource(inspect.unwrap(found))
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+# -- a compiled model -----------------------------------------------------------------------------
+
+
+def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
+    """Refuse by name what would not be right; return warnings as (code, message)."""
+    if strategy.num_replicas_in_sync < 2:
+        return []
+    if getattr(model, "_distribute_strategy", None) is not strategy:
+        raise Refused("model()", "the model was not made by this call.", "Build it in model().")
+    _check_variables(model, strategy)
+    layers = list(model._flatten_layers())
+    for layer in layers:
+        _check_layer(layer)
+    _check_inputs(model)
+    _check_compile_options(model)
+    warnings: list[tuple[str, str]] = []
+    for layer in layers:
+        warnings += _warnings_of_layer(layer)
+    warnings += _warnings_of_steps(type(model))
+    return list(dict(warnings).items())
+
+
+def _check_variables(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Refuse variables made before `model()` was called: they would be each worker's own."""
+    owners = [("the layer variable", model.variables), ("the metric", model.metrics_variables)]
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        owners.append(("the optimizer variable", optimizer.variables))
+    for what, variables in owners:
+        for variable in variables:
+            own = getattr(variable._value, "_distribute_strategy", None)
+            if variable._value is not None and own is not strategy:
+                raise Refused(
+                    f"{what} {variable.path}",
+                    "it was made outside model(), so that each worker would train a copy of its"
+                    " own.",
+                    "Make layers, metrics and optimizers inside model().",
+                )
+
+
+def _check_inputs(model: keras.Model) -> None:
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if tensor.shape and tensor.shape[0] is not None:
+            raise Refused(
+                f"Input(batch_size={tensor.shape[0]})",
+                "every worker gets a part of the batch, and the model takes only the whole.",
+                "Leave the batch size out of Input: Input(shape).",
+            )
+
+
+def _check_compile_options(model: keras.Model) -> None:
+    if model.jit_compile is True and not tf.config.list_logical_devices("GPU"):
+        raise Refused(
+            "compile(jit_compile=True)",
+            "TensorFlow has no collectives inside XLA on CPUs.",
+            'Leave it out: "auto" is right.',
+        )
+
+
+def _check_layer(layer: Any) -> None:
+    if getattr(layer, "stateful", False):
+        raise Refused(
+            f"{type(layer).__name__}(stateful=True)",
+            "its state belongs to the rows of a batch, and each worker has only some of them.",
+            "Train with --workers 1, or give the state as an input.",
+        )
+
+
+def _warnings_of_layer(layer: Any) -> Iterator[tuple[str, str]]:
+    name = type(layer).__name__
+    if _draws(layer):
+        yield (
+            "random-layer",
+            f"{name} draws other numbers on every worker, as it should: the results are good"
+            " ones, but not comparable with one process",
+        )
+    if type(layer).__module__.startswith("keras."):
+        return
+    seeds = {id(g.state) for g in getattr(layer, "_seed_generators", [])}
+    if any(id(v) not in seeds for v in layer._non_trainable_variables):
+        yield (
+            "layer-state",
+            f"{name} keeps values of its own: what it computes from a batch comes from each"
+            " worker's part of it. Values that differ between workers end the run; a number of"
+            " examples that is counted comes out as that of one worker",
+        )
+    if not isinstance(layer, keras.Model) and "add_loss" in _source(type(layer).call):
+        yield from _warning_of_sum(type(layer).call, f"{name}.call")
+
+
+def _draws(layer: Any) -> bool:
+    """Tell whether a layer draws numbers; recurrent ones have a generator even if they don't."""
+    if not getattr(layer, "_seed_generators", None):
+        return False
+    rates = [getattr(layer, n, None) for n in ("rate", "dropout", "recurrent_dropout", "stddev")]
+    known = [r for r in rates if isinstance(r, (int, float))]
+    return any(known) if known else type(layer).__name__ != "MultiHeadAttention"
+
+
+def _warnings_of_steps(kind: type) -> Iterator[tuple[str, str]]:
+    for name in ("train_step", "test_step", "compute_loss"):
+        function = getattr(kind, name)
+        if function is getattr(keras.Model, name):
+            continue
+        yield from _warning_of_sum(function, name)
+        if "tf.random." in (source := _source(function)) or "keras.random." in source:
+            yield (
+                "random-step",
+                f"{name} draws other numbers on every worker: the results are good ones, but not"
+                " comparable with one process",
+            )
+
+
+def _warning_of_sum(function: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Look for what can't be seen from outside: a sum over the batch, taken by hand."""
+    if _sums_over_batch(_source(function)):
+        yield (
+            "sum-in-train-step",
+            f"{name} takes a sum over the batch by hand: nbtrain takes a loss for a mean over the"
+            " examples, so a sum comes out divided by the number of workers; use a mean, or"
+            " give the loss to compile()",
+        )
+
+
+def _source(function: Any) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""
+
+
+def _sums_over_batch(source: str) -> bool:
+    """Tell whether there is a `reduce_sum(x)` with no axis, or with the first one."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return False
+    return any(_is_sum_over_batch(n) for n in ast.walk(tree) if isinstance(n, ast.Call))
+
+
+def _is_sum_over_batch(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    if name != "reduce_sum" and not (name == "sum" and isinstance(call.func, ast.Attribute)):
+        return False
+    axis = next((k.value for k in call.keywords if k.arg == "axis"), None)
+    axis = axis or (call.args[1] if len(call.args) > 1 else None)
+    if axis is None:
+        return True
+    try:
+        value = ast.literal_eval(axis)
+    except ValueError:
+        return False
+    return value is None or 0 in (value if isinstance(value, (tuple, list)) else [value])
