@@ -319,6 +319,8 @@ def restarted(restart: Restart) -> str:
     said = f"{_who(restart.failed)} was lost {when}" + (f" ({why})" if why else "")
     if restart.resumed is None:
         return said
+    if restart.step:
+        return f"{said}; trained on from step {restart.step} of epoch {restart.resumed + 1}"
     if restart.epoch is None or restart.resumed == 0:
         return f"{said}; started again" + (" from the beginning" if restart.epoch else "")
     return f"{said}; trained on from the end of epoch {restart.resumed}"

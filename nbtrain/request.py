@@ -161,12 +161,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="shard",
-        parse=values.one_of("example", refused={"file": "not in this release; use example"}),
+        parse=values.one_of("example", "file"),
         help="how the data is shared among the workers",
         group=TRAINING,
         metavar="HOW",
         default="example",
-        choices=("example",),
+        choices=("example", "file"),
         field="shard",
     ),
     Option(
@@ -348,8 +348,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="checkpoint_every",
-        parse=values.epoch_or_seconds,
-        help="how often to save: epoch, or a time such as 30s or 5m",
+        parse=values.checkpoints,
+        help="how often to save: epoch, 100steps, or a time such as 30s or 5m",
         group=TROUBLE,
         metavar="WHEN",
         default="epoch",
@@ -385,6 +385,26 @@ OPTIONS: tuple[Option, ...] = (
         metavar="N",
         default=5,
         field="max_restarts",
+        config=True,
+    ),
+    Option(
+        name="min_workers",
+        parse=values.whole(1, 64),
+        help="go on with so many workers while others are lost",
+        group=TROUBLE,
+        metavar="N",
+        default="all",
+        field="min_workers",
+        config=True,
+    ),
+    Option(
+        name="memory",
+        parse=values.memory,
+        help="end a worker that needs more memory than this, such as 4Gi",
+        group=TROUBLE,
+        metavar="BYTES",
+        default="no limit",
+        field="memory",
         config=True,
     ),
     Option(
@@ -537,6 +557,10 @@ def make_request(
         **fields,
     )
     _check_epochs(arguments.get("initial_epoch", 0), request.epochs)
+    if request.min_workers > request.workers:
+        raise OptionError(
+            f"min_workers={request.min_workers}: there are only {request.workers} workers"
+        )
     return request
 
 

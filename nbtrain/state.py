@@ -87,12 +87,14 @@ class Restart:
     """A failure that the run recovers from, or is recovering from.
 
     `epoch` is the one that ran when it happened (None: training had not begun), `resumed` the one
-    that the training went on with (None: it has not yet). Both count from 0.
+    that the training went on with (None: it has not yet), after `step` steps of it. Both count
+    from 0.
     """
 
     failed: Failed
     epoch: int | None
     resumed: int | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,9 @@ def _fold(_event: Event, state: RunState) -> RunState:
 @_fold.register
 def _(event: Started, state: RunState) -> RunState:
     restarts = tuple(
-        r if r.resumed is not None else dataclasses.replace(r, resumed=event.first_epoch)
+        r
+        if r.resumed is not None
+        else dataclasses.replace(r, resumed=event.first_epoch, step=event.first_step)
         for r in state.restarts
     )
     first = state.started_at is None
@@ -289,7 +293,7 @@ def _(event: Started, state: RunState) -> RunState:
         epochs=event.epochs,
         first_epoch=event.first_epoch if first else min(state.first_epoch, event.first_epoch),
         epoch=event.first_epoch,
-        step=0,
+        step=event.first_step,
         steps=event.steps if event.steps is not None else state.steps,
         restarts=restarts,
         global_batch=event.global_batch,

@@ -7,6 +7,7 @@ Each parser takes text or a value, returns the value, and raises ValueError that
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import math
 import operator
@@ -109,14 +110,30 @@ def seconds(value: Any) -> float:
     return number
 
 
-def epoch_or_seconds(value: Any) -> str | float:
-    """Parse how often checkpoints are taken."""
-    if isinstance(value, str) and value.strip().lower() in ("epoch", "epochs"):
+def checkpoints(value: Any) -> str | float:
+    """Parse how often checkpoints are made: "epoch", "100 steps" or a number of seconds."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text in ("epoch", "epochs"):
         return "epoch"
-    try:
-        return seconds(value)
-    except ValueError:
-        raise ValueError("must be epoch, or a length of time such as 30s or 5m") from None
+    if match := re.fullmatch(r"0*([1-9]\d{0,8})\s*steps?", text):
+        return f"{match[1]} steps"
+    if not re.fullmatch(r"[\d.]+", text):  # 100 of what?
+        with contextlib.suppress(ValueError):
+            return seconds(value)
+    raise ValueError("must be epoch, a number of steps such as 100steps, or a time such as 5m")
+
+
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BYTES |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def memory(value: Any) -> int:
+    """Parse a quantity of memory as Kubernetes writes it, such as 512Mi, 4Gi or 4G; bytes."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmgt]i?)?b?", str(value).strip().lower())
+    size = int(float(match[1]) * _BYTES[match[2] or ""]) if match else 0
+    if _is_bool(value) or size < 2**20:
+        raise ValueError("must be an amount of memory, such as 2Gi")
+    return size
 
 
 def word(value: Any) -> str:

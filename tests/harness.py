@@ -18,7 +18,7 @@ from nbtrain import payload
 from nbtrain.backends import get
 from nbtrain.backends.local import LocalBackend, home
 from nbtrain.run import Run
-from nbtrain.runtime import tensors
+from nbtrain.runtime import eventlog, tensors
 from nbtrain.runtime.request import TrainRequest
 from nbtrain.runtime.rundir import RunDir
 
@@ -143,3 +143,64 @@ def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
         assert time.monotonic() < deadline, "the condition did not come about"
         time.sleep(0.02)
     return value
+
+
+class Apart:
+    """A run whose head and agents are processes of their own, as in containers.
+
+    Only the zip that travels is used, with no nbtrain to import, and the agents come over TCP.
+    """
+
+    def __init__(self, folder: Path, functions: dict[str, Any], **fields: Any) -> None:
+        self.rundir = RunDir(folder / "apart")
+        self.rundir.create()
+        packed = payload.pack(functions, self.rundir / RunDir.PAYLOAD)
+        fields = {"workers": 2, "epochs": 3, "batch": 32, "seed": 7, "name": "t", **fields}
+        request = TrainRequest(id="apart", payload_sha256=packed.sha256, **fields)
+        self.rundir.write_json(RunDir.REQUEST, request.to_json())
+        self._zipped = [sys.executable, "-I", str(payload.runtime_zip())]
+        self._workers = request.workers
+        self.agents: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Apart:
+        self.head = self.start("head", str(self.rundir.path))
+        until((self.rundir / RunDir.HEAD).exists)
+        self.address = self.rundir.read_json(RunDir.HEAD)["address"]
+        for worker in range(self._workers):
+            self.start_agent(worker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.head, *self.agents.values()):
+            process.kill()
+            process.wait()
+
+    def start_agent(self, worker: int) -> None:
+        if worker in self.agents:
+            self.agents[worker].wait(30)
+        arguments = ["--head", self.address, "--worker", str(worker)]
+        self.agents[worker] = self.start("agent", *arguments)
+
+    def ended(self, timeout: float = 120) -> None:
+        """Wait for all of it to end well."""
+        assert self.head.wait(timeout) == 0
+        assert [a.wait(30) for a in self.agents.values()] == [0] * len(self.agents)
+
+    def events(self, kind: type[Any]) -> list[Any]:
+        return [e for e in eventlog.read(self.rundir / RunDir.EVENTS) if isinstance(e, kind)]
+
+    def assert_equal_to(
+        self, expected: tuple[list[np.ndarray], dict[str, list[float]]], tolerance: float = 1e-6
+    ) -> None:
+        arrays, history = expected
+        trained, _ = tensors.load(self.rundir / RunDir.WEIGHTS)
+        for ours, theirs in zip(trained.values(), arrays, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+        saved = json.loads((self.rundir / RunDir.HISTORY).read_text())["history"]
+        assert set(saved) == set(history)
+        for name, values in history.items():
+            np.testing.assert_allclose(saved[name], values, rtol=0, atol=tolerance)
+
+    def start(self, *arguments: str, token: str = "s3cret") -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "NBTRAIN_TOKEN": token, "KERAS_BACKEND": "tensorflow"}
+        return subprocess.Popen([*self._zipped, *arguments], env=environment)

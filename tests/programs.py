@@ -106,3 +106,207 @@ def leaves_a_child():
 
     subprocess.Popen(["sleep", "600"])
     return _xy()
+
+
+def cached():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(_xy()).cache().shuffle(203, seed=3)
+    return data.batch(32).prefetch(2)
+
+
+def from_python():
+    """Another order in every epoch, from NumPy's global seed."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            self.x, self.y = _xy()
+            self.order = np.arange(len(self.x))
+
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, i):
+            chosen = self.order[32 * i : 32 * i + 32]
+            return self.x[chosen], self.y[chosen]
+
+        def on_epoch_end(self):
+            np.random.shuffle(self.order)
+
+    return Batches()
+
+
+def with_dropout():
+    import keras
+
+    m = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dropout(0.4),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 21)), loss)
+    return m
+
+
+def normalized():
+    """With BatchNormalization, whose statistics are those of the whole batch."""
+    import keras
+
+    m = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile(keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=1.0), loss, metrics=["accuracy"])
+    return m
+
+
+def _with_hidden(units, optimizer="adam"):
+    import keras
+
+    m = keras.Sequential(
+        [keras.layers.Input((8,)), keras.layers.Dense(units), keras.layers.Dense(2)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile(optimizer, loss, metrics=["accuracy"])
+    return m
+
+
+def big():
+    """Some 130 MB of weights and optimizer state."""
+    return _with_hidden(1_000_000)
+
+
+def five_megabytes():
+    return _with_hidden(40_000)
+
+
+def dies_when_saved(fault):
+    """A model with a layer that has a fault when it is asked for its configuration."""
+    import keras
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            if fault.strikes(0):
+                fault.strike()
+            return super().get_config()
+
+    m = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            Layer(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile("adam", loss, metrics=["accuracy"])
+    return m
+
+
+def slow_without_python():
+    """Milliseconds of arithmetic for every batch."""
+    import tensorflow as tf
+
+    def work(x, y):
+        a = tf.random.stateless_uniform((700, 700), (1, 2))
+        for _ in range(12):
+            a = tf.linalg.normalize(tf.matmul(a, a))[0]
+        return x + 0.0 * a[0, 0], y
+
+    return tf.data.Dataset.from_tensor_slices(_xy()).batch(32).map(work)
+
+
+def holds(path, epoch):
+    """A callback that holds an epoch's beginning until a file is there."""
+    import keras
+
+    class Holds(keras.callbacks.Callback):
+        def on_epoch_begin(self, number, logs=None):
+            while number == epoch and not path.exists():
+                time.sleep(0.02)
+
+    return Holds()
+
+
+def needs_ten_gigabytes():
+    np.ones((10, 2**27), "float64").sum()
+    return _xy()
+
+
+def pauses():
+    """Three seconds of nothing in the middle of an epoch."""
+    import tensorflow as tf
+
+    def wait(x, y, i):
+        if i == 3:
+            time.sleep(3)
+        return x, y
+
+    def pause(i, xy):
+        a, b = tf.numpy_function(wait, [*xy, i], [tf.float32, tf.int32])
+        a.set_shape((None, 8))
+        b.set_shape((None,))
+        return a, b
+
+    return tf.data.Dataset.from_tensor_slices(_xy()).batch(32).enumerate().map(pause)
+
+
+def fewer_on_worker_1(worker):
+    x, y = _xy()
+    return (x[:100], y[:100]) if worker == 1 else (x, y)
+
+
+def other_on_worker_1(worker):
+    return _xy(seed=worker)
+
+
+def generates_fewer_on_worker_1(worker):
+    import tensorflow as tf
+
+    def batches():
+        x, y = _xy()
+        for i in range(3 if worker == 1 else 6):
+            yield x[32 * i : 32 * i + 32], y[32 * i : 32 * i + 32]
+
+    signature = (tf.TensorSpec((None, 8), tf.float32), tf.TensorSpec((None,), tf.int32))
+    return tf.data.Dataset.from_generator(batches, output_signature=signature)
+
+
+def stops_on_worker_1(epoch, batch):
+    def callbacks(worker):
+        import keras
+
+        class Stops(keras.callbacks.Callback):
+            def on_epoch_begin(self, number, logs=None):
+                self.number = number
+
+            def on_train_batch_end(self, step, logs=None):
+                if (worker, self.number, step) == (1, epoch, batch):
+                    self.model.stop_training = True
+
+        return [Stops()]
+
+    return callbacks
+
+
+def permuted_by_no_seed():
+    import tensorflow as tf
+
+    x, y = _xy()
+    order = np.random.default_rng().permutation(len(x))
+    return tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(32)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Sta
 from nbtrain.runtime.rundir import RunDir
 
 from . import programs
-from .harness import assert_equal_to_plain, launch, leftovers, plain, until, variables
+from .harness import Apart, assert_equal_to_plain, launch, leftovers, plain, until, variables
 
 pytestmark = pytest.mark.usefixtures("nbtrain_home")
 
@@ -296,50 +294,11 @@ def test_no_port_is_open_to_the_network():
 
 
 def test_head_and_agents_work_apart_from_the_zip_with_no_nbtrain(tmp_path):
-    from nbtrain.payload import runtime_zip
-
-    run = launch(BASIC)  # for its run directory
-    run.delete()
-    run = launch({**BASIC, "dataset": programs.hangs})
-    rundir = RunDir(tmp_path / "apart")
-    shutil.copytree(home() / run.id, rundir.path)
-    run.delete()
-    for name in (RunDir.EVENTS, RunDir.HEAD):
-        (rundir / name).unlink(missing_ok=True)
-    from nbtrain import payload
-
-    packed = payload.pack(BASIC, rundir / RunDir.PAYLOAD)
-    request = rundir.read_json(RunDir.REQUEST)
-    rundir.write_json(RunDir.REQUEST, {**request, "payload_sha256": packed.sha256})
-    zipped = [sys.executable, "-I", str(runtime_zip())]
-    secret = {**os.environ, "NBTRAIN_TOKEN": "s3cret", "KERAS_BACKEND": "tensorflow"}
-    head = subprocess.Popen([*zipped, "head", str(rundir.path)], env=secret)
-    until((rundir / RunDir.HEAD).exists)
-    address = rundir.read_json(RunDir.HEAD)["address"]
-
-    def agent(worker, token):
-        return subprocess.Popen(
-            [*zipped, "agent", "--head", address, "--worker", str(worker)],
-            env={**secret, "NBTRAIN_TOKEN": token},
-        )
-
-    stranger = agent(0, "guess")
-    assert stranger.wait(60) == 0
-    agents = [agent(0, "s3cret"), agent(1, "s3cret")]
-    assert head.wait(120) == 0
-    assert [a.wait(30) for a in agents] == [0, 0]
-    trained = run_of(rundir)
-    expected, history = plain(tmp_path)
-    for ours, theirs in zip(trained, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
-    saved = json.loads((rundir / RunDir.HISTORY).read_text())["history"]
-    np.testing.assert_allclose(saved["val_loss"], history["val_loss"], rtol=0, atol=1e-6)
-
-
-def run_of(rundir):
-    from nbtrain.runtime import tensors
-
-    return list(tensors.load(rundir / RunDir.WEIGHTS)[0].values())
+    with Apart(tmp_path, BASIC) as apart:
+        stranger = ["agent", "--head", apart.address, "--worker", "0"]
+        assert apart.start(*stranger, token="guess").wait(60) == 0  # the head sends it away
+        apart.ended()
+        apart.assert_equal_to(plain(tmp_path))
 
 
 def test_a_followed_log_ends_with_the_run():

@@ -150,7 +150,7 @@ def test_class_weight_is_a_dict_in_quotes_or_without(text):
         ("--strategy TPUStrategy", "--strategy TPUStrategy: not supported yet"),
         ("--validation-split 1", "--validation-split 1: must be a number from 0 to below 1, such"
          " as 0.2"),
-        ("--checkpoint-every week", "--checkpoint-every week: must be epoch, or a length of time"
+        ("--checkpoint-every week", "--checkpoint-every week: must be epoch, a number of steps"
          " such as 30s or 5m"),
         ("--stall-timeout 0", "--stall-timeout 0: must be a length of time, such as 30s, 5m or 1h"),
         ("--class-weight {0:-1}", "--class-weight {0:-1}: -1 is not a weight; weights are numbers"

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import memory
 from .errors import Corrupt
 from .launch import Launcher, LaunchError, Trainer, launcher
 from .process import describe_exit
@@ -46,6 +47,7 @@ class _Running:
     trainer: Trainer
     channel: AsyncChannel
     stacks: Path
+    tail: memory.Tail = field(default_factory=memory.Tail)
     watching: asyncio.Task[None] | None = None
 
 
@@ -139,13 +141,15 @@ class Agent:
         try:
             payload = await self._file(job["payload"], job["payload_sha256"])
             resume = job["resume"] and await self._file(job["resume"], job["resume_sha256"])
+            files = {name: str(await self._file(f"files/{name}", "")) for name in job["files"]}
             running = await self._launch(worker, generation)
             scratch = self._scratch / f"worker-{worker}-{generation}"
             paths = {"payload": str(payload), "resume": str(resume or ""), "scratch": str(scratch)}
-            here = {"stacks": str(running.stacks), "environment": self._environment}
+            paths |= {"stacks": str(running.stacks)}
+            here = {"files": files, "environment": self._environment}
             await running.channel.send({"do": "job", **job, **paths, **here})
         except (LaunchError, Corrupt, OSError) as error:
-            await self._tell_exit(worker, generation, 1, str(error))
+            await self._tell_exit(worker, generation, str(error))
 
     async def _launch(self, worker: int, generation: int) -> _Running:
         ours, theirs = socket.socketpair()
@@ -174,8 +178,9 @@ class Agent:
         """Forward all that a trainer says and logs, then tell how it ended."""
         forwarding = [
             asyncio.create_task(self._forward(worker, running)),
-            asyncio.create_task(self._forward_log(worker, running.generation, log)),
+            asyncio.create_task(self._forward_log(worker, running, log)),
         ]
+        kills = memory.kills()
         code = await running.trainer.exited
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(running.trainer.pid, signal.SIGKILL)  # processes that user code left behind
@@ -185,14 +190,17 @@ class Agent:
         running.channel.close()
         if self._running.get(worker) is running:
             del self._running[worker]
-        await self._tell_exit(worker, running.generation, code, describe_exit(code))
+        reason, cause = describe_exit(code), "lost"
+        if code < 0 and (running.tail.of_memory() or memory.kills() > kills):
+            reason, cause = f"out of memory ({reason})", "memory"
+        await self._tell_exit(worker, running.generation, reason, cause)
 
     async def _forward(self, worker: int, running: _Running) -> None:
         about = {"is": "trainer", "worker": worker, "generation": running.generation}
         async for message, body in running.channel.receive():
             await self._channel.send({**about, "message": message}, body)
 
-    async def _forward_log(self, worker: int, generation: int, log: int) -> None:
+    async def _forward_log(self, worker: int, running: _Running, log: int) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         transport, _ = await loop.connect_read_pipe(
@@ -200,15 +208,18 @@ class Agent:
         )
         try:
             while data := await reader.read(65536):
-                header = {"is": "log", "worker": worker, "generation": generation}
+                running.tail.add(data)
+                header = {"is": "log", "worker": worker, "generation": running.generation}
                 await self._channel.send(header, data)
         finally:
             transport.close()
 
-    async def _tell_exit(self, worker: int, generation: int, code: int, reason: str) -> None:
-        header = {"is": "exit", "worker": worker, "generation": generation, "code": code}
+    async def _tell_exit(
+        self, worker: int, generation: int, reason: str, cause: str = "lost"
+    ) -> None:
+        header = {"is": "exit", "worker": worker, "generation": generation}
         with contextlib.suppress(ConnectionError):
-            await self._channel.send({**header, "reason": reason})
+            await self._channel.send({**header, "reason": reason, "cause": cause})
 
     async def _tell(self, worker: int, message: Header) -> None:
         running = self._running.get(worker)

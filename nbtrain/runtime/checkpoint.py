@@ -18,6 +18,8 @@ from .errors import Corrupt
 _CALLBACKS = "callbacks"
 #: Attributes of a callback that belong to the process and not to the training.
 _NOT_STATE = {"_model", "model", "params", "validation_data"}
+#: The same for CSVLogger, which appends to the file that it finds after a restart.
+_NOT_STATE |= {"append", "append_header", "csv_file", "writer"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class State:
     """What a checkpoint holds.
 
     `epoch` is the number of epochs done, `step` that of steps done in the next one; `variables`
-    are named "model/0", "optimizer/0", ... in the order in which Keras lists them.
+    are named "model/0", "optimizer/0", ... in the order in which Keras lists them; in the middle of
+    an epoch there are "metric/0", ... as well (`metric_state`).
     """
 
     epoch: int
@@ -49,7 +52,8 @@ def read(path: Path) -> State:
 
 def pieces(state: State, build: Any = None) -> Iterable[memoryview]:
     """Return the bytes of the state's file; `build` says what an unbuilt model is built from."""
-    metadata = {"epoch": str(state.epoch), "step": str(state.step), "build": json.dumps(build)}
+    metadata = {**(state.metadata or {}), "build": json.dumps(build)}
+    metadata |= {"epoch": str(state.epoch), "step": str(state.step)}
     arrays = dict(state.variables)
     if state.callbacks:
         arrays[_CALLBACKS] = np.frombuffer(state.callbacks, np.uint8)
@@ -59,8 +63,7 @@ def pieces(state: State, build: Any = None) -> Iterable[memoryview]:
 def snapshot(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
     """Return copies of the variables of a model and of its optimizers.
 
-    Metrics are left out: they start afresh with every epoch, and reading one under the strategy
-    is a collective that all workers would have to join.
+    Metrics are left out: they start afresh with every epoch.
     """
     return {name: np.array(value) for name, value in _named(model)}
 
@@ -108,28 +111,49 @@ def _named(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
             yield f"{name}/{i}", variable
 
 
-def callback_state(callbacks: Iterable[keras.callbacks.Callback]) -> bytes:
-    """Return what callbacks remember (patience, best weights, ...), pickled.
+#: What callbacks remember: for each its class and the pickled values of its attributes.
+Memory = list[tuple[str, dict[str, bytes]]]
+
+
+def callback_memory(callbacks: Iterable[keras.callbacks.Callback]) -> Memory:
+    """Return what callbacks remember (patience, best weights, ...).
 
     What does not pickle (an open file) is the callback's own to make again.
     """
-    states = []
+    found: Memory = []
     for callback in callbacks:
-        state = {}
+        values = {}
         for name, value in vars(callback).items():
             if name not in _NOT_STATE:
                 try:
-                    state[name] = cloudpickle.dumps(value)
+                    values[name] = cloudpickle.dumps(value)
                 except Exception:  # any object's own pickling can fail in any way
                     continue
-        states.append(state)
-    return bytes(cloudpickle.dumps(states))
+        found.append((type(callback).__qualname__, values))
+    return found
+
+
+def callback_state(memory: Memory, initial: Memory) -> bytes:
+    """Return what callbacks have learnt since they were made, pickled.
+
+    What they were made with is each worker's own: it may differ (a callback that knows its worker).
+    """
+    changed = [
+        (kind, {n: v for n, v in now.items() if before.get(n) != v})
+        for (kind, now), (_, before) in zip(memory, initial, strict=True)
+    ]
+    return bytes(cloudpickle.dumps(changed))
 
 
 def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], state: bytes) -> None:
-    """Give callbacks back what they remembered."""
+    """Give callbacks back what they, or worker 0's of the same class, remembered."""
     if not state:
         return
-    for callback, attributes in zip(callbacks, cloudpickle.loads(state), strict=True):
-        for name, value in attributes.items():
-            setattr(callback, name, cloudpickle.loads(value))
+    remembered: list[tuple[str, dict[str, bytes]]] = cloudpickle.loads(state)
+    for callback in callbacks:
+        kind = type(callback).__qualname__
+        found = next((i for i, (k, _) in enumerate(remembered) if k == kind), None)
+        if found is not None:
+            _, attributes = remembered.pop(found)
+            for name, value in attributes.items():
+                setattr(callback, name, cloudpickle.loads(value))

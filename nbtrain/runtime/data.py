@@ -96,6 +96,8 @@ def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "da
         value = value()
     if isinstance(value, tf.distribute.DistributedDataset):
         raise Refused(where, "it is distributed already.", "Return the plain tf.data.Dataset.")
+    if what != "dataset" and _is_batched_itself(value):
+        batch = None  # --batch is for training; what validates has batches of its own
     if isinstance(value, tf.data.Dataset):
         return _dataset(value, batch, where)
     if isinstance(value, keras.utils.PyDataset):
@@ -129,6 +131,12 @@ def _dataset(dataset: tf.data.Dataset, batch: int | None, where: str) -> Data:
         found=_described(dataset.element_spec),
         spec=_spec(dataset.element_spec),
     )
+
+
+def _is_batched_itself(value: Any) -> bool:
+    if isinstance(value, tf.data.Dataset):
+        return _batch_of(value) is not None or _is_batched(value)
+    return isinstance(value, keras.utils.PyDataset) or _is_generator(value)
 
 
 def _batch_of(dataset: Any) -> int | None:

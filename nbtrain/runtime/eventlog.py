@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import time
 from pathlib import Path
 
@@ -20,11 +22,21 @@ class EventLog:
         self._file = path.open("ab", buffering=0)
 
     def append(self, event: Event, generation: int) -> Event:
-        """Stamp, write and return an event; one write, so a reader sees whole lines or none."""
+        """Stamp, write and return an event; one write, so a reader sees whole lines or none.
+
+        Raises
+        ------
+        OSError
+            If it can't be written as a whole (the disk is full); nothing of it is left then.
+        """
         stamped = dataclasses.replace(
             event, seq=self._seq, time=round(time.time(), 3), generation=generation
         )
-        self._file.write(events.encode(stamped).encode() + b"\n")
+        line = events.encode(stamped).encode() + b"\n"
+        before = os.fstat(self._file.fileno()).st_size
+        if self._file.write(line) < len(line):
+            os.ftruncate(self._file.fileno(), before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._seq += 1
         return stamped
 

@@ -52,13 +52,15 @@ class Started(Event):
     """A generation of all workers starts to train.
 
     `steps` is the number of steps of an epoch (None where it is not known beforehand),
-    `first_epoch` the one that this generation begins with (counted from 0).
+    `first_epoch` the one that this generation begins with (counted from 0), after `first_step`
+    steps of it. `workers` are those of the run, also where some are left out for a while.
     """
 
     kind: ClassVar[str] = "started"
     workers: int
     epochs: int
     first_epoch: int = 0
+    first_step: int = 0
     global_batch: int | None = None
     steps: int | None = None
     seed: int = 0

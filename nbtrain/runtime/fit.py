@@ -12,11 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms
+from . import checkpoint, keras_mwms, same_data, shard
 from . import data as data_module
 from .agent import versions
 from .errors import Refused
 from .events import Started, Warned
+from .keeper import Keeper, bring_back
+from .keras_callbacks import may_stop_within_epoch
 from .payload import Payload, call
 from .reporter import Reporter, Stopped
 from .rundir import RunDir
@@ -24,6 +26,12 @@ from .trainer import Control, Job
 
 #: Stock callbacks that write below a path: other workers' files must not meet worker 0's.
 _WRITERS = {"ModelCheckpoint": "filepath", "CSVLogger": "filename", "TensorBoard": "log_dir"}
+
+
+_BY_FILE = (
+    "each worker reads files of its own, as asked: every example is seen once in an epoch, but the"
+    " batches are other ones than in one process"
+)
 
 
 def train(job: Job, control: Control) -> None:
@@ -47,7 +55,7 @@ def meet(job: Job) -> tf.distribute.Strategy:
     """Return the strategy; returns when all workers are there."""
     if job.workers > 1:
         os.environ["TF_CONFIG"] = json.dumps(
-            {"cluster": {"worker": job.cluster}, "task": {"type": "worker", "index": job.worker}}
+            {"cluster": {"worker": job.cluster}, "task": {"type": "worker", "index": job.index}}
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -76,7 +84,7 @@ class _Training:
         self.functions = functions
         self.offered = {
             "workers": job.workers,
-            "worker": job.worker,
+            "worker": job.index,
             "batch": job.request.batch,
         }
 
@@ -91,18 +99,14 @@ class _Training:
         train_data = self._data("dataset")
         assert train_data is not None
         validation = self._data("validation")
+        if request.shard == "file" and self.job.workers > 1:
+            shard.by_file(train_data.arguments["x"], self.job.workers)
+            self._warn([("shard-file", _BY_FILE)])
+        for role, data in (("dataset", train_data), ("validation", validation)):
+            same_data.check_before(data, role, self.strategy)
         callbacks = self._callbacks()
         self._warn(keras_mwms.check_compiled(model, self.strategy))
-        reporter = Reporter(
-            self.control,
-            model,
-            self.strategy,
-            train_data,
-            callbacks,
-            self._resume(),
-            self._started,
-            self.files,
-        )
+        reporter = self._reporter(model, train_data, callbacks)
         arguments = self._arguments(train_data, validation)
         first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
         try:
@@ -116,6 +120,33 @@ class _Training:
         except Stopped:
             pass
         return model, reporter
+
+    def _reporter(
+        self,
+        model: keras.Model,
+        data: data_module.Data,
+        callbacks: list[keras.callbacks.Callback],
+    ) -> Reporter:
+        history = keras.callbacks.History()
+        keeper = Keeper(
+            self.control,
+            model,
+            self.strategy,
+            [*callbacks, history],
+            self._resume(callbacks),
+            lambda: data.build,
+            self.files,
+        )
+        return Reporter(
+            self.control,
+            model,
+            self.strategy,
+            data,
+            keeper,
+            history,
+            self._started,
+            agrees_each_step=any(map(may_stop_within_epoch, callbacks)),
+        )
 
     def _model(self) -> keras.Model:
         with self.strategy.scope():
@@ -177,12 +208,15 @@ class _Training:
             arguments |= validation.validation_arguments
         return arguments
 
-    def _started(self, model: keras.Model, first_epoch: int, data: data_module.Data) -> Started:
+    def _started(
+        self, model: keras.Model, first: tuple[int, int], data: data_module.Data
+    ) -> Started:
         request = self.job.request
         return Started(
-            workers=self.job.workers,
+            workers=request.workers,
             epochs=request.epochs,
-            first_epoch=first_epoch,
+            first_epoch=first[0],
+            first_step=first[1],
             global_batch=data.batch,
             steps=data.steps or request.fit.get("steps_per_epoch"),
             seed=request.seed,
@@ -191,10 +225,15 @@ class _Training:
             parameters=model.count_params() if model.built else None,
         )
 
-    def _resume(self) -> checkpoint.State | None:
+    def _resume(self, callbacks: list[keras.callbacks.Callback]) -> checkpoint.State | None:
         """Return the state to begin with: the last checkpoint, or what another run gave."""
         if self.job.resume:
-            return checkpoint.read(self.job.resume)
+            state = checkpoint.read(self.job.resume)
+            bring_back(state, self.job.files, self.job.scratch)
+            for callback in callbacks:
+                if isinstance(callback, keras.callbacks.CSVLogger):
+                    callback.append = True
+            return state
         initial = self.functions.get("initial")
         if initial is None:
             return None
@@ -210,13 +249,13 @@ class _Training:
         if not self.job.chief:
             return
         self.control.phase("saving")
-        reporter.wait_until_sent()
-        reporter.send_state("weights", RunDir.WEIGHTS)
+        reporter.keeper.wait_until_sent()
+        reporter.keeper.send_results(*reporter.place)
         history = {"epoch": reporter.history.epoch, "history": reporter.history.history}
         text = json.dumps(history, default=lambda v: np.asarray(v).tolist()).encode()
         self.control.send_file("history", RunDir.HISTORY, [text])
         self._save_keras(model)
-        reporter.send_files()
+        reporter.keeper.send_files()
 
     def _save_keras(self, model: keras.Model) -> None:
         path = self.job.scratch.parent / f"{self.job.scratch.name}.keras"

@@ -60,6 +60,7 @@ class _Member:
     answered: float = field(default_factory=time.monotonic)
     done: bool = False
     exited: str = ""
+    cause: str = "lost"  # of its exit
     failure: Failed | None = None
 
     def met(self) -> bool:
@@ -109,9 +110,11 @@ class Head:
         self._agents: dict[int, _Agent] = {}
         self._generation = max((e.generation for e in self._log.past), default=0)
         self._members: dict[int, _Member] = {}
+        self._chief = 0
         self._addresses: dict[int, str] = {}
         self._fruitless = 0  # generations that ended with no epoch gained
         self._gained = False
+        self._losses: dict[int, int] = {}  # of each worker, since an epoch was gained
         self._stop_asked = False
         self._stop = _Stop()
         self._trouble: float | None = None
@@ -181,7 +184,8 @@ class Head:
         try:
             ended = await self._train()
         except OSError as error:  # a full disk, say: told if it can be
-            ended = Ended(outcome="failed", message=f"the run directory: {error}")
+            self._store.make_room()
+            ended = self._failed(None, "data", f"the run directory can't be written: {error}")
         await self._dismiss()
         with contextlib.suppress(OSError):
             self._finish(ended)
@@ -206,11 +210,9 @@ class Head:
             await self._next()
 
     async def _train(self) -> Ended:
-        problem = await self._gather()
-        if problem is not None:
-            return problem
         while True:
-            verdict = await self._run_generation()
+            problem = await self._gather()
+            verdict = _Verdict(problem) if problem else await self._run_generation()
             if verdict.ended is not None:
                 return verdict.ended
 
@@ -223,31 +225,59 @@ class Head:
         write_card(self.rundir, self.request, self._history)
 
     async def _gather(self) -> Ended | None:
-        """Wait for all workers' agents."""
-        for worker in range(self.request.workers):
-            if worker not in self._agents:
-                self._append(Phase(worker=worker, phase="waiting"))
+        """Wait for the agents of all workers, or of as many as the run goes on with."""
+        for worker in self._missing():
+            self._append(Phase(worker=worker, phase="waiting"))
         deadline = time.monotonic() + self.request.start_timeout_s
-        while len(self._agents) < self.request.workers and not self._stop_asked:
+        while self._missing() and not self._stop_asked:
+            if self._generation and self._enough():
+                return None
             if time.monotonic() > deadline:
-                missing = sorted(set(range(self.request.workers)) - set(self._agents))
-                return self._failed(
-                    missing[0],
-                    "lost",
-                    f"{_workers(missing)} did not come within {self.request.start_timeout_s:g} s",
-                )
+                return None if self._enough() else self._did_not_come()
             await self._next()
         if self._stop_asked:
             return Ended(outcome="stopped", message="stopped before training began")
         return None
 
+    def _did_not_come(self) -> Ended:
+        missing = self._missing()
+        again = " back" if self._generation else ""
+        message = f"{_workers(missing)} did not come{again} within"
+        return self._failed(missing[0], "lost", f"{message} {self.request.start_timeout_s:g} s")
+
+    def _here(self, worker: int) -> bool:
+        """Tell whether a worker's agent is connected."""
+        agent = self._agents.get(worker)
+        return agent is not None and not agent.channel.closed
+
+    def _missing(self) -> list[int]:
+        return [w for w in range(self.request.workers) if not self._here(w)]
+
+    def _enough(self) -> bool:
+        """Tell whether the run goes on with the workers that are there."""
+        here = self.request.workers - len(self._missing())
+        return 0 < self.request.min_workers <= here
+
+    def _chosen(self) -> list[int]:
+        """Return the workers of the next generation.
+
+        With `min_workers` those that are not there are left out, and so is one that was lost twice
+        in a row; both are taken back at the end of an epoch.
+        """
+        here = [w for w in range(self.request.workers) if self._here(w)]
+        steady = [w for w in here if self._losses.get(w, 0) < 2]
+        return steady if 0 < self.request.min_workers <= len(steady) else here
+
     async def _run_generation(self) -> _Verdict:
         self._generation += 1
         self._trouble, self._stop, self._stacks_asked = None, _Stop(), None
         self._gained = False
-        self._members = {w: _Member(w, self._agents[w]) for w in range(self.request.workers)}
-        await self._prepare()
-        await self._start_trainers()
+        chosen = self._chosen()
+        self._members = {w: _Member(w, self._agents[w]) for w in chosen}
+        self._chief = chosen[0]
+        self._tell_fewer(chosen)
+        if await self._prepare():
+            await self._start_trainers()
         verdict = None
         while verdict is None:
             item = await self._next()
@@ -258,25 +288,42 @@ class Head:
         self._store.abandon()
         return self._conclude(verdict)
 
-    async def _prepare(self) -> None:
+    def _tell_fewer(self, chosen: list[int]) -> None:
+        left_out = [w for w in range(self.request.workers) if w not in chosen]
+        if left_out:
+            message = (
+                f"goes on without {_workers(left_out)}, which it takes back at the end of an epoch;"
+                " the global batch and the results stay the same"
+            )
+            self._append(Warned(code="fewer-workers", message=message))
+
+    async def _prepare(self) -> bool:
         """Have the agents name the addresses at which their workers will listen."""
         self._addresses.clear()
         await self._to_agents({"do": "prepare"})
-        while len(self._addresses) < self.request.workers:
+        while not self._addresses.keys() >= self._members.keys():
             item = await self._next()
-            if item is not None and item[1].get("is") == "prepared":
-                self._addresses |= {int(w): a for w, a in item[1]["addresses"].items()}
+            if item is None:
+                continue
+            agent, header, _ = item
+            if header["is"] == "prepared":
+                self._addresses |= {int(w): a for w, a in header["addresses"].items()}
+            elif header["is"] == "gone" and agent is not None:
+                self._on_gone(agent)
+                return False
+        return True
 
     async def _start_trainers(self) -> None:
         checkpoint, damaged = self._store.checkpoint()
         for bad in damaged:
             message = f"{bad.path} is damaged; the checkpoint before it is used"
             self._append(Warned(code="checkpoint-damaged", message=message))
-        cluster = [self._addresses[w] for w in range(self.request.workers)]
-        for worker, member in self._members.items():
+        cluster = [self._addresses[w] for w in self._members]
+        for index, (worker, member) in enumerate(self._members.items()):
             job = {
                 "worker": worker,
-                "workers": self.request.workers,
+                "index": index,
+                "workers": len(cluster),
                 "generation": self._generation,
                 "cluster": cluster,
                 "request": self.request.to_json(),
@@ -284,9 +331,10 @@ class Head:
                 "payload_sha256": self.request.payload_sha256,
                 "resume": checkpoint.path if checkpoint else "",
                 "resume_sha256": checkpoint.sha256 if checkpoint else "",
+                "files": self._store.files() if checkpoint and index == 0 else [],
             }
             self._append(Phase(worker=worker, phase="starting"))
-            await member.agent.channel.send({"do": "start", "worker": worker, "job": job})
+            await self._send(member.agent, {"do": "start", "worker": worker, "job": job})
 
     async def _next(self) -> tuple[_Agent | None, Header, bytes] | None:
         try:
@@ -298,20 +346,29 @@ class Head:
         match header["is"]:
             case "stop":
                 return await self._begin_stop()
+            case "came":
+                assert agent is not None
+                for worker in set(agent.workers) - self._members.keys():
+                    reason = "is back, and trains with the others from the next epoch on"
+                    self._append(Phase(worker=worker, phase="waiting", reason=reason))
             case "gone":
                 assert agent is not None
-                for worker in agent.workers:
-                    self._on_exit(worker, "its agent is gone")
+                self._on_gone(agent)
             case "log":
                 self._store.log(header["worker"], body)
             case "stacks":
                 self._stacks |= header["stacks"]
                 self._tell_stacks(header["stacks"])
             case "exit" if header["generation"] == self._generation:
-                self._on_exit(header["worker"], header["reason"])
+                self._on_exit(header["worker"], header["reason"], header["cause"])
             case "trainer" if header["generation"] == self._generation:
                 return await self._on_trainer(self._members[header["worker"]], header, body)
         return None
+
+    def _on_gone(self, agent: _Agent) -> None:
+        for worker, member in self._members.items():
+            if member.agent is agent:
+                self._on_exit(worker, "its agent is gone")
 
     async def _on_trainer(self, member: _Member, header: Header, body: bytes) -> _Verdict | None:
         message = header["message"]
@@ -323,10 +380,7 @@ class Head:
                 self._on_count(member, member.count + 1)
                 return self._on_event(member, message["event"])
             case "file":
-                saved = self._store.receive(message, body)
-                if saved is not None and saved.what != "file":
-                    self._append(saved)
-                    self._gained = True
+                return self._on_file(message, body)
             case "paused":
                 await self._on_paused(message["step"])
             case "heard":
@@ -335,6 +389,34 @@ class Head:
                 member.done = True
                 self._append(Phase(worker=member.worker, phase="done"))
         return None
+
+    def _on_file(self, message: dict[str, Any], body: bytes) -> _Verdict | None:
+        try:
+            saved = self._store.receive(message, body)
+        except OSError as error:
+            if message["what"] != "checkpoint":
+                raise
+            # A later one may do: there may be room again by then.
+            text = f"a checkpoint could not be written, the run goes on without it: {error}"
+            self._append(Warned(code="no-checkpoint", message=text))
+            return None
+        if saved is None or saved.what == "file":
+            return None
+        self._append(saved)
+        self._gained = True
+        self._losses.clear()
+        if saved.what == "checkpoint" and not saved.step:
+            return self._take_back()
+        return None
+
+    def _take_back(self) -> _Verdict | None:
+        """Begin a generation with all workers, if some were left out that are there (again)."""
+        back = [w for w in range(self.request.workers) if w not in self._members and self._here(w)]
+        if not back:
+            return None
+        message = f"{_workers(back)} trains with the others again"
+        self._append(Warned(code="worker-back", message=message))
+        return _Verdict(None)
 
     def _on_count(self, member: _Member, count: int) -> None:
         if count != member.count:
@@ -354,11 +436,11 @@ class Head:
             self._append(event)
         return None
 
-    def _on_exit(self, worker: int, reason: str) -> None:
+    def _on_exit(self, worker: int, reason: str, cause: str = "lost") -> None:
         member = self._members.get(worker)
         if member is None:
             return
-        member.exited = reason
+        member.exited, member.cause = reason, cause
         if not member.done:
             # One that ended without a word is the cause itself; one that failed may be a victim.
             explained = time.monotonic() - (0 if member.failure else EXPLAIN_S)
@@ -368,7 +450,7 @@ class Head:
 
     async def _tick(self) -> _Verdict | None:
         members = self._members.values()
-        if all(m.done for m in members) or (self._members[0].done and self._trouble):
+        if all(m.done for m in members) or (self._members[self._chief].done and self._trouble):
             return _Verdict(self._success())
         now = time.monotonic()
         if self._trouble is not None and now - self._trouble >= EXPLAIN_S:
@@ -391,22 +473,27 @@ class Head:
         if first.failure is not None:
             reason = first.failure.message
         traceback = first.failure.traceback if first.failure else ""
-        failed = Failed(worker=first.worker, cause="lost", message=reason, traceback=traceback)
+        cause = first.cause if first.exited else "lost"
+        failed = Failed(worker=first.worker, cause=cause, message=reason, traceback=traceback)
         return self._retry_or_end(failed)
 
     def _retry_or_end(self, failed: Failed) -> _Verdict:
         self._fruitless = 0 if self._gained else self._fruitless + 1
-        gone = [m.worker for m in self._members.values() if m.agent.channel.closed]
-        again = self._fruitless <= self.request.max_restarts and not gone and not self._stop_asked
+        if failed.worker is not None:
+            self._losses[failed.worker] = self._losses.get(failed.worker, 0) + 1
+        again = self._fruitless <= self.request.max_restarts and not self._stop_asked
         self._append(dataclasses.replace(failed, will_retry=again))
         if again:
             return _Verdict(None, failed)
         if self._stop_asked:
             return _Verdict(Ended(outcome="stopped", message="stopped while a worker was lost"))
         message = f"worker {failed.worker}: {failed.message}"
-        if not gone:
-            message += f"; tried {self._fruitless} times with no epoch gained"
-        return _Verdict(Ended(outcome="failed", message=message))
+        return _Verdict(
+            Ended(
+                outcome="failed",
+                message=f"{message}; tried {self._fruitless} times with no checkpoint gained",
+            )
+        )
 
     def _failed_by(self, failed: Failed) -> Ended:
         self._append(failed)
@@ -507,8 +594,8 @@ class Head:
                 self._store.log(header["worker"], body)
 
     def _conclude(self, verdict: _Verdict) -> _Verdict:
-        if verdict.failed is not None:
-            lost = verdict.failed.worker
+        if verdict.ended is None:
+            lost = verdict.failed.worker if verdict.failed else None
             for worker in self._members:
                 phase = "lost" if worker == lost else "waiting"
                 self._append(Phase(worker=worker, phase=phase, reason="starts again"))

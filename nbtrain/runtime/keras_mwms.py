@@ -35,14 +35,17 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random.seed_generator import SeedGenerator
 from keras.src.trainers.compile_utils import CompileLoss
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
+from tensorflow.python.data.ops import interleave_op
 from tensorflow.python.distribute import values as tf_values
 from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
 
-from . import keras_whole
+from . import keras_whole, same_data, shard
 from .data import note_spec
+from .keras_callbacks import looks_at_batches
 from .keras_checks import (
     KERAS_VERSIONS,
     TENSORFLOW_VERSIONS,
@@ -374,26 +377,9 @@ def _callback_list_init(
     """
     original(self, callbacks, *args, **kwargs)
     model = kwargs.get("model")
-    looks = any(_looks_at_batches(c) for c in self.callbacks)
+    looks = any(map(looks_at_batches, self.callbacks))
     if model is not None and (looks or kwargs.get("add_history")):
         object.__setattr__(model, "_nbtrain_batch_hooks", looks)
-
-
-def _looks_at_batches(callback: Any) -> bool:
-    kind = type(callback)
-    if kind.__module__.split(".")[:-1] == __name__.split(".")[:-1]:
-        return False  # nbtrain's own
-    if kind in (keras.callbacks.History, keras.callbacks.ProgbarLogger):
-        return False
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
-        return bool(callback.save_freq != "epoch")
-    if isinstance(callback, keras.callbacks.TensorBoard):
-        return bool(callback.update_freq != "epoch")
-    base = keras.callbacks.Callback
-    return any(
-        getattr(getattr(callback, name), "__func__", None) is not getattr(base, name)
-        for name in ("on_batch_end", "on_train_batch_end", "on_test_batch_end")
-    )
 
 
 def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
@@ -428,18 +414,27 @@ def _local_spec(spec: Any) -> Any:
 def _epoch_iterator_init(
     self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any
 ) -> None:
-    """Replace `TFEpochIterator.__init__`: shard by example, never by file."""
+    """Replace `TFEpochIterator.__init__`: nbtrain owns the sharding."""
     EpochIterator.__init__(self, *args, **kwargs)
     self._distribute_strategy = distribute_strategy
+    self._nbtrain_watch = None
+    self._nbtrain_counts = self.steps_per_epoch is None and self._num_batches is None
     dataset = self.data_adapter.get_tf_dataset()
     if not isinstance(dataset, tf.distribute.DistributedDataset):
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
+        source = kwargs.get("x")
+        note_spec(source, dataset.element_spec)
+        if _is_watched(self.data_adapter, source) and distribute_strategy.num_replicas_in_sync > 1:
+            self._nbtrain_watch = same_data.Watch()
+            dataset = self._nbtrain_watch.over(dataset)
+        dataset = distribute_strategy.experimental_distribute_dataset(
+            dataset.with_options(shard.options(source))
         )
-        note_spec(kwargs.get("x"), dataset.element_spec)
-        dataset = distribute_strategy.experimental_distribute_dataset(dataset.with_options(options))
     self._distributed_dataset = dataset
+
+
+def _is_watched(adapter: Any, source: Any) -> bool:
+    """Tell whether data comes batch by batch; arrays are compared before training."""
+    return not isinstance(adapter, ArrayDataAdapter) and not shard.is_by_file(source)
 
 
 # -- keras/src/losses/loss.py, keras/src/trainers/compile_utils.py --------------------------------
@@ -691,6 +686,14 @@ def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) ->
     return seed + tf.stack([replica * tf.cast(0x9E3779B, seed.dtype), tf.zeros_like(replica)])
 
 
+def _interleave_init(
+    original: Callable[..., Any], self: Any, *args: Any, deterministic: Any = None, **kwargs: Any
+) -> None:
+    """Wrap `_ParallelInterleaveDataset.__init__`: keep whether it may give any order (`replay`)."""
+    original(self, *args, deterministic=deterministic, **kwargs)
+    self._deterministic = "false" if deterministic is False else "default"
+
+
 def _aggregate(
     original: Callable[..., Any], value: Any, aggregation: Any, destinations: Any
 ) -> Any:
@@ -733,6 +736,7 @@ def install() -> None:
     _wrap(Mean, "update_state", _mean_update_state)
     _wrap(SeedGenerator, "next", _seed_next)
     _wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
+    _wrap(interleave_op._ParallelInterleaveDataset, "__init__", _interleave_init)
     CollectiveAllReduceExtended._use_merge_call = lambda self: False
 
 

@@ -1,13 +1,12 @@
-"""Brings a dataset to where it was after some epochs, without training on them.
+"""Brings a dataset to where it was after some epochs and steps, without training on them.
 
 The order of a shuffled dataset is a function of the seeds and of how many iterators were made of
-it and read from, so a new process has to make them too. Where Python produces the data, the
-whole of it is read, since anything may depend on having been read.
+it and read from, so a new process has to make them too. Where reading changes something (Python
+makes the data, random numbers are drawn on the way), the whole of every epoch is read.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +14,13 @@ from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
+from . import shard
+
 #: Kinds of graph nodes that call into Python.
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
+#: Beginnings of the kinds of graph nodes that draw numbers from, or change, a state of their own.
+_STATEFUL_OPS = ("Random", "Stateful", "Multinomial", "TruncatedNormal", "Parameterized", "Assign",
+                 "SampleDistorted")  # fmt: skip
 
 
 def remember(model: Any) -> Callable[[], TFEpochIterator]:
@@ -44,13 +48,48 @@ def replay(
 
     `advance` is called now and then, to show that this is no hang.
     """
+    untouched = iterator.steps_per_epoch is None and iterator.data_adapter.num_batches is not None
+    untouched = untouched and not _is_python(iterator) and not _draws(iterator)
     for _ in range(epochs):
         advance()
-        known = iterator.data_adapter.num_batches is not None
-        if iterator.steps_per_epoch is None and known and not _is_python(iterator):
+        if untouched:
             _touch(iterator)
         else:
             _read(iterator, steps_per_execution, advance)
+
+
+def skip(
+    iterator: TFEpochIterator, steps: int, steps_per_execution: int, advance: Callable[[], None]
+) -> None:
+    """Have the next epoch begin after `steps` steps; the batches before are read and dropped."""
+    epoch = iterator._enumerate_iterator
+
+    def rest() -> Iterator[tuple[int, int, Any]]:
+        del iterator._enumerate_iterator
+        for begin, end, batches in epoch():
+            if begin >= steps:
+                yield begin, end, batches
+                continue
+            advance()
+            for _ in range(steps_per_execution):
+                next(batches)
+
+    iterator._enumerate_iterator = rest
+
+
+def why_not_by_step(iterator: TFEpochIterator) -> str:
+    """Return why an epoch that was broken off can't be gone on with in the middle; "" if it can.
+
+    It can where reading again gives the same batches in the same order: the rest of the epoch is
+    then what had not been seen.
+    """
+    if _is_python(iterator):
+        return "its batches are made by Python code"
+    if _draws(iterator):
+        return "random numbers are drawn in its dataset"
+    if _is_unordered(iterator):
+        return "its dataset is not deterministic"
+    return ""
 
 
 def _touch(iterator: TFEpochIterator) -> None:
@@ -74,25 +113,34 @@ def _is_python(iterator: TFEpochIterator) -> bool:
     adapter = iterator.data_adapter
     if isinstance(adapter, ArrayDataAdapter):
         return False
-    if isinstance(adapter, TFDatasetAdapter):
-        return any(_calls_python(dataset) for dataset in _inputs(adapter._dataset))
-    return True
-
-
-def _inputs(dataset: Any) -> Iterator[Any]:
-    yield dataset
-    for source in dataset._inputs():
-        yield from _inputs(source)
-
-
-def _calls_python(dataset: Any) -> bool:
-    if "Generator" in type(dataset).__name__:
+    if not isinstance(adapter, TFDatasetAdapter):
         return True
-    with contextlib.suppress(AttributeError):
-        for function in dataset._functions():
-            graph = function.function.graph.as_graph_def()
-            nodes = [n.op for n in graph.node]
-            nodes += [n.op for f in graph.library.function for n in f.node_def]
-            if _PYTHON_OPS.intersection(nodes):
-                return True
-    return False
+    return any(
+        "Generator" in type(dataset).__name__ or not _PYTHON_OPS.isdisjoint(shard.ops(dataset))
+        for dataset in _datasets(iterator)
+    )
+
+
+def _draws(iterator: TFEpochIterator) -> bool:
+    """Tell whether reading draws numbers, other than for `shuffle`, or changes a variable."""
+    return any(
+        type(dataset).__name__.startswith("_Random")
+        or any(op.startswith(_STATEFUL_OPS) for op in shard.ops(dataset))
+        for dataset in _datasets(iterator)
+    )
+
+
+def _is_unordered(iterator: TFEpochIterator) -> bool:
+    """Tell whether the dataset was allowed to give its elements in any order."""
+    return any(
+        dataset.options().deterministic is False
+        or getattr(dataset, "_deterministic", "default") == "false"
+        for dataset in _datasets(iterator)
+    )
+
+
+def _datasets(iterator: TFEpochIterator) -> Iterator[Any]:
+    """Yield the datasets of a pipeline, from the last to the sources; none for arrays."""
+    adapter = iterator.data_adapter
+    if isinstance(adapter, TFDatasetAdapter):
+        yield from shard.inputs(adapter._dataset)

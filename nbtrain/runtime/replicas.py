@@ -25,7 +25,7 @@ def agree(values: Sequence[float], op: str, strategy: tf.distribute.Strategy) ->
     """Return the maximum (`op="max"`) or sum of host values over all workers."""
     if strategy.num_replicas_in_sync < 2:
         return list(values)
-    rows = _gathered(np.asarray(values, "float64"), strategy)
+    rows = gathered(np.asarray(values, "float64"), strategy)
     reduced = rows.max(axis=0) if op == "max" else rows.sum(axis=0)
     return [float(v) for v in reduced]
 
@@ -53,7 +53,7 @@ def compare_digests(found: list[tuple[str, bytes]], strategy: tf.distribute.Stra
     """Raise Refused, naming the variable, where a digest of 6 bytes differs between workers."""
     # 48 bits are exact in a float64.
     numbers = np.array([float(int.from_bytes(d, "big")) for _, d in found])
-    rows = _gathered(numbers, strategy)
+    rows = gathered(numbers, strategy)
     different = np.flatnonzero((rows != rows[0]).any(axis=0))
     if different.size:
         raise Refused(
@@ -109,7 +109,7 @@ def broadcast_state(
     ]
 
 
-def _gathered(row: Array, strategy: tf.distribute.Strategy) -> Array:
+def gathered(row: Array, strategy: tf.distribute.Strategy) -> Array:
     """Return the rows of all replicas, by one all-reduce."""
     return _run(_table, tf.constant(row), strategy)
 

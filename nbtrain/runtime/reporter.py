@@ -1,23 +1,18 @@
-"""The callback that runs last: progress, checkpoints, stopping, and agreement of the workers."""
+"""The callback that runs last: progress, stopping, and agreement of the workers."""
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms, replay
-from .checkpoint import State
+from . import keras_mwms, same_data
 from .events import EpochEnd, Progress, Started, Warned
-from .payload import PRIVATE
-from .rundir import RunDir
+from .keeper import Keeper
 from .trainer import Control
 
 #: Progress is told at most this often, in seconds.
@@ -33,14 +28,14 @@ class Reporter(keras.callbacks.Callback):
 
     Parameters
     ----------
-    others
-        The user's callbacks; what they remember is part of a checkpoint.
-    resume
-        The state to go on from, or None.
+    keeper
+        Makes the checkpoints.
+    history
+        The History of this training.
     started
         Makes the event that says what is being trained.
-    came_along
-        Files in the scratch folder that are the user's own.
+    agrees_each_step
+        Some callback may stop the training in the middle of an epoch, on one worker only.
     """
 
     def __init__(
@@ -49,81 +44,86 @@ class Reporter(keras.callbacks.Callback):
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         data: Any,
-        others: list[keras.callbacks.Callback],
-        resume: State | None,
-        started: Callable[[keras.Model, int, Any], Started],
-        came_along: Iterable[str] = (),
+        keeper: Keeper,
+        history: keras.callbacks.History,
+        started: Callable[[keras.Model, tuple[int, int], Any], Started],
+        *,
+        agrees_each_step: bool = False,
     ) -> None:
         super().__init__()
         self.control, self.strategy, self.data = control, strategy, data
-        self._trained, self._resume, self._started = model, resume, started
-        self.history = keras.callbacks.History()
-        self._remembering = [*others, self.history]
+        self.keeper, self.history = keeper, history
+        self._trained, self._started = model, started
+        self._agrees_each_step = agrees_each_step
         self._chief = control.job.chief
-        self._iterator = replay.remember(model)
         self._first_epoch = 0
         self._epoch = 0
         self._done_epochs = 0
+        self._compared = self._tested = False
         self._step = 0
         self._total_steps = 0
         self._told = 0.0
         self._epoch_began = 0.0
         self._rate_from = (0.0, 0)
         self._rate: float | None = None
-        self._saved_at = 0.0
-        self._sender = _Sender() if self._chief else None
-        self._seen: dict[str, float] = {}
-        self._came_along = set(came_along)
 
     def first_epoch(self, asked: int) -> int:
         """Return the epoch that `fit` is to begin with."""
-        self._first_epoch = self._resume.epoch if self._resume else asked
+        self._first_epoch = self.keeper.resume.epoch if self.keeper.resume else asked
         self._done_epochs = self._first_epoch
         return self._first_epoch
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs done, and steps done in the one that was broken off."""
+        return self._done_epochs, self._step if self._done_epochs <= self._epoch else 0
 
     # -- what Keras calls -------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Restore the state: model and optimizer are built by now, and callbacks have begun."""
-        if self._resume is not None:
-            checkpoint.restore(self._trained, self._resume.variables)
-            checkpoint.restore_callbacks(self._remembering, self._resume.callbacks)
-            self._replay(self._resume.epoch)
+        self.keeper.restore()
         if self._chief:
-            self.control.say(self._started(self._trained, self._first_epoch, self.data))
+            first = self._first_epoch, self.keeper.resume.step if self.keeper.resume else 0
+            self.control.say(self._started(self._trained, first, self.data))
         self.control.phase("training")
-
-    def _replay(self, epochs: int) -> None:
-        """Bring the data to where it was."""
-        if epochs:
-            self.control.phase("building", f"brings the data to epoch {epochs + 1}")
-            replay.replay(
-                self._iterator(), epochs, self._trained.steps_per_execution, self.control.advance
-            )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to count steps."""
         self._epoch, self._step = epoch, 0
+        self._compared = self._tested = False
         self._epoch_began = time.monotonic()
         self._rate_from = (self._epoch_began, 0)
+        self.keeper.epoch_begins()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Show that the data came."""
         self.control.advance()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Tell progress now and then, and stop where all workers stop."""
+        """Tell progress now and then, keep what there is, and stop where all workers stop."""
         self.control.advance()
-        self._total_steps += batch + 1 - self._step
+        count = batch + 1 - self._step
+        self._total_steps += count
         self._step = batch + 1
         if self._chief:
             self._tell_progress(logs)
+        if not self._compared:
+            same_data.check_first(self.keeper.iterator(), "dataset", self.strategy)
+            self._compared = True
+        if self._agrees_each_step:
+            self._agree_to_stop()
+        is_last = self._step == self._steps or self._trained.stop_training
+        self.keeper.after_steps(count, self._epoch, self._step, is_last=is_last)
         if self.control.stops_after(self._total_steps):
             raise Stopped
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Tell that validation gets on."""
         self.control.advance()
+        if not self._tested:
+            same_data.check_first(self._trained._eval_epoch_iterator, "validation", self.strategy)
+        self._tested = True
         now = time.monotonic()
         if self._chief and now - self._told > PROGRESS_S:
             self._told = now
@@ -132,18 +132,22 @@ class Reporter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Have the workers compare notes, then tell and keep what the epoch gave."""
         self.control.advance()
+        if not self._trained.stop_training:
+            same_data.check_count(self.keeper.iterator(), "dataset", self.strategy)
         self._agree_to_stop()
         digest = keras_mwms.check_replicas(self._trained, self.strategy)
         self._done_epochs = epoch + 1
-        if not self._chief:
-            return
-        numbers = _numbers(logs)
-        seconds = time.monotonic() - self._epoch_began
-        self.control.say(
-            EpochEnd(epoch=epoch, steps=self._step, logs=numbers, seconds=seconds, digest=digest)
-        )
-        if self._is_time_to_save():
-            self._save_checkpoint()
+        if self._chief:
+            self.control.say(
+                EpochEnd(
+                    epoch=epoch,
+                    steps=self._step,
+                    logs=_numbers(logs),
+                    seconds=time.monotonic() - self._epoch_began,
+                    digest=digest,
+                )
+            )
+        self.keeper.after_epoch(self._done_epochs)
 
     # -- telling ----------------------------------------------------------------------------
 
@@ -162,11 +166,17 @@ class Reporter(keras.callbacks.Callback):
             Progress(
                 epoch=self._epoch,
                 step=self._step,
-                steps=self.data.steps or self.params.get("steps"),
+                steps=self._steps,
                 logs=_numbers(logs),
                 examples_per_s=self._rate,
             )
         )
+
+    @property
+    def _steps(self) -> int | None:
+        """The steps of an epoch, where they are known."""
+        steps: int | None = self.params.get("steps") or self.data.steps
+        return steps
 
     def _agree_to_stop(self) -> None:
         """Stop all workers where a callback stopped one of them."""
@@ -178,93 +188,7 @@ class Reporter(keras.callbacks.Callback):
                 Warned(code="stopped-on-one", message=message, worker=self.control.job.worker)
             )
 
-    # -- keeping ----------------------------------------------------------------------------
-
-    def _is_time_to_save(self) -> bool:
-        every = self.control.job.request.checkpoint_every
-        apart = 0.0 if every == "epoch" else float(every)
-        return (
-            self._epoch + 1 < self.control.job.request.epochs
-            and time.monotonic() - self._saved_at >= apart
-            and checkpoint.is_complete(self._trained)
-        )
-
-    def _save_checkpoint(self) -> None:
-        """Copy the state here and now, and send it while the training goes on."""
-        assert self._sender is not None
-        self._saved_at = time.monotonic()
-        if self._sender.is_busy():
-            return  # the line is slower than the epochs: a later one will do
-        state = self._state(with_callbacks=True)
-        name = RunDir("").checkpoint(state.epoch, state.step)
-        self._sender.put(lambda: self._send(state, "checkpoint", name))
-        self.send_files()
-
-    def send_state(self, what: str, path: str) -> None:
-        """Send the state as it is now."""
-        self._send(self._state(with_callbacks=False), what, path)
-
-    def _state(self, *, with_callbacks: bool) -> State:
-        partial = self._step if self._done_epochs <= self._epoch else 0
-        return State(
-            epoch=self._done_epochs,
-            step=partial,
-            variables=checkpoint.snapshot(self._trained),
-            callbacks=checkpoint.callback_state(self._remembering) if with_callbacks else b"",
-        )
-
-    def _send(self, state: State, what: str, path: str) -> None:
-        pieces = checkpoint.pieces(state, build=self.data.build)
-        self.control.send_file(what, path, pieces, epoch=state.epoch, step=state.step)
-
-    def send_files(self) -> None:
-        """Send what callbacks wrote since the last time."""
-        scratch = self.control.job.scratch
-        for path in sorted(p for p in scratch.rglob("*") if p.is_file()):
-            changed = path.stat().st_mtime
-            name = path.relative_to(scratch).as_posix()
-            if name.startswith(PRIVATE):
-                continue
-            if self._seen.get(name) != changed and name not in self._came_along:
-                self._seen[name] = changed
-                self.control.send_file("file", f"{RunDir.FILES}/{name}", _read(path))
-
-    def wait_until_sent(self) -> None:
-        """Wait for checkpoints that are on their way."""
-        if self._sender is not None:
-            self._sender.close()
-
 
 def _numbers(logs: Any) -> dict[str, float]:
     """Return the logs that are numbers; a metric may give one for each class."""
     return {k: float(np.ravel(v)[0]) for k, v in (logs or {}).items() if np.size(v) == 1}
-
-
-def _read(path: Path) -> Any:
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            yield data
-
-
-class _Sender:
-    """A thread that sends checkpoints one after the other."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="nbtrain-checkpoint", daemon=True)
-        self._thread.start()
-
-    def put(self, work: Callable[[], None]) -> None:
-        self._queue.put(work)
-
-    def is_busy(self) -> bool:
-        return self._queue.unfinished_tasks > 0
-
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
-            self._queue.task_done()

@@ -29,13 +29,17 @@ class TrainRequest:
         Id of the run whose weights this one starts with; with `resume_state` its optimizer
         state and epoch count as well.
     checkpoint_every
-        "epoch", or a number of seconds that checkpoints are apart at least.
+        "epoch"; "100 steps"; or a number of seconds. See `every_steps`, `every_seconds`.
     stall_timeout_s, start_timeout_s, stacks_after_s
         How long no worker may get on before the run ends; how long workers may take to meet;
         when the stacks of a run that does not get on are written down. Seconds.
     unresponsive_s
         After how many seconds a trainer that does not answer (it is stopped, or its machine
         hangs) is lost.
+    min_workers
+        With so many workers a run goes on when others are lost; 0 stands for all.
+    memory
+        Bytes that a worker may take, where no container or pod sets a limit; 0 for no limit.
     max_restarts
         How many generations may follow the first one without an epoch gained in between.
     """
@@ -44,6 +48,8 @@ class TrainRequest:
     id: str
     seed: int
     workers: int = 2
+    min_workers: int = 0
+    memory: int = 0
     epochs: int = 1
     batch: int | None = None
     strategy: str = MULTI_WORKER_MIRRORED
@@ -74,3 +80,15 @@ class TrainRequest:
         """Return the request of a `request.json`; fields of a newer version are left out."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: v for k, v in raw.items() if k in known})
+
+
+def every_steps(every: str | float) -> int | None:
+    """Return after how many steps a checkpoint is made; None if it is not by steps."""
+    if isinstance(every, str) and every.endswith(" steps"):
+        return int(every.removesuffix(" steps"))
+    return None
+
+
+def every_seconds(every: str | float) -> float | None:
+    """Return after how many seconds a checkpoint is made; None if it is not by time."""
+    return None if isinstance(every, str) else float(every)

@@ -35,6 +35,7 @@ class RunDir:
     LOGS = "logs"
     CHECKPOINTS = "checkpoints"
     SCRATCH = "scratch"
+    RESERVE = ".reserve"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -98,13 +99,18 @@ class RunDir:
         found = []
         for root, folders, files in os.walk(self.path / name):
             folders.sort()
-            for file in sorted(files):
+            for file in sorted(f for f in files if not _is_unfinished(f)):
                 path = Path(root, file)
                 with contextlib.suppress(FileNotFoundError):
                     stat = path.stat()
                     relative = path.relative_to(self.path).as_posix()
                     found.append({"path": relative, "bytes": stat.st_size, "mtime": stat.st_mtime})
         return found
+
+
+def _is_unfinished(name: str) -> bool:
+    """Tell whether a file is none of the run's: on its way, or room that is kept."""
+    return name == RunDir.RESERVE or (name.startswith(".") and name.endswith(".part"))
 
 
 def sha256(path: Path) -> str:

@@ -13,6 +13,8 @@ from .rundir import RunDir, sha256
 
 #: Checkpoints that are kept; the one before the last is there for when the last is damaged.
 KEEP = 2
+#: Bytes that are kept free for the end of the story of a run whose disk is full.
+RESERVE = 1 << 18
 
 
 class Store:
@@ -22,6 +24,8 @@ class Store:
         self.rundir = rundir
         self._incoming: dict[str, _Incoming] = {}
         self._logs: dict[int, IO[bytes]] = {}
+        self._reserve = rundir / RunDir.RESERVE
+        self._reserve.write_bytes(bytes(RESERVE))
         self.saved: dict[str, Saved] = {}
         self.checkpoints: list[Saved] = []
         for event in past:
@@ -34,11 +38,17 @@ class Store:
         incoming = self._incoming.get(name)
         if incoming is None:
             incoming = self._incoming[name] = _Incoming(self.rundir / name)
-        incoming.write(body)
-        if not message["last"]:
+        if message["last"]:
+            del self._incoming[name]
+        try:
+            incoming.write(body)
+            if message["last"]:
+                incoming.finish()
+        except OSError:
+            incoming.abandon()
+            raise
+        if not message["last"] or incoming.failed:
             return None
-        del self._incoming[name]
-        incoming.finish()
         saved = Saved(
             what=message["what"],
             path=name,
@@ -50,6 +60,16 @@ class Store:
         self._remember(saved)
         return saved
 
+    def files(self) -> list[str]:
+        """Return the files that callbacks wrote, relative to their folder."""
+        index = self.rundir.index(RunDir.FILES)
+        return [file["path"].removeprefix(f"{RunDir.FILES}/") for file in index]
+
+    def make_room(self) -> None:
+        """Give up what is kept free, so that the end can be told."""
+        self.abandon()
+        self._reserve.unlink(missing_ok=True)
+
     def abandon(self) -> None:
         """Forget files whose sender died."""
         for incoming in self._incoming.values():
@@ -57,10 +77,11 @@ class Store:
         self._incoming.clear()
 
     def log(self, worker: int, data: bytes) -> None:
-        """Append to a worker's log."""
-        if worker not in self._logs:
-            self._logs[worker] = (self.rundir / self.rundir.log(worker)).open("ab", buffering=0)
-        self._logs[worker].write(data)
+        """Append to a worker's log; what finds no room on the disk is left out."""
+        with contextlib.suppress(OSError):
+            if worker not in self._logs:
+                self._logs[worker] = (self.rundir / self.rundir.log(worker)).open("ab", buffering=0)
+            self._logs[worker].write(data)
 
     def checkpoint(self) -> tuple[Saved | None, list[Saved]]:
         """Return the newest checkpoint that is whole, and the newer ones that are not."""
@@ -93,7 +114,7 @@ class Store:
 
     def close(self) -> None:
         """Close what is open."""
-        self.abandon()
+        self.make_room()
         for file in self._logs.values():
             file.close()
 
@@ -113,25 +134,32 @@ class Store:
 
 
 class _Incoming:
-    """A file that is written beside its name, hashed on the way and renamed when complete."""
+    """A file that is written beside its name, hashed on the way and renamed when complete.
+
+    When it can't be written what is still on its way is dropped.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size = path, 0
+        self.path, self.size, self.failed = path, 0, False
         self.digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = path.with_name(f".{path.name}.part")
-        self._file = self._beside.open("wb")
+        self._file = self._beside.open("wb", buffering=0)
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        view = memoryview(data)
+        while len(view) and not self.failed:
+            view = view[self._file.write(view) :]
         self.digest.update(data)
         self.size += len(data)
 
     def finish(self) -> None:
         self._file.close()
-        self._beside.replace(self.path)
+        if not self.failed:
+            self._beside.replace(self.path)
 
     def abandon(self) -> None:
+        self.failed = True
         self._file.close()
         self._beside.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import events, traces
+from . import events, memory, traces
 from .events import Event, Failed, Phase, Warned
 from .request import TrainRequest
 from .wire import CHUNK, Channel, Header
@@ -29,17 +29,21 @@ _EXPOSED = (
 class Job:
     """What a trainer is to do in this generation.
 
-    `cluster` has the addresses of all workers, `resume` the checkpoint to go on from (None: from
-    the beginning), `scratch` the folder to run in, `stacks` the file for a hang's stacks.
+    `worker` is the worker's number for as long as the run lasts, `index` its place among the
+    `workers` that train in this generation and in `cluster`, which has their addresses.
+    `resume` is the checkpoint to go on from (None: from the beginning) and `files` what callbacks
+    had written until then, `scratch` the folder to run in, `stacks` the file for a hang's stacks.
     """
 
     worker: int
+    index: int
     workers: int
     generation: int
     cluster: list[str]
     request: TrainRequest
     payload: Path
     resume: Path | None
+    files: dict[str, Path]
     scratch: Path
     stacks: Path
     environment: dict[str, str]
@@ -49,12 +53,14 @@ class Job:
         """Return the job of the first frame that a trainer gets."""
         return cls(
             worker=header["worker"],
+            index=header["index"],
             workers=header["workers"],
             generation=header["generation"],
             cluster=header["cluster"],
             request=TrainRequest.from_json(header["request"]),
             payload=Path(header["payload"]),
             resume=Path(header["resume"]) if header["resume"] else None,
+            files={name: Path(path) for name, path in header["files"].items()},
             scratch=Path(header["scratch"]),
             stacks=Path(header["stacks"]),
             environment=header["environment"],
@@ -62,8 +68,8 @@ class Job:
 
     @property
     def chief(self) -> bool:
-        """Worker 0 tells and saves what is the same on all."""
-        return self.worker == 0
+        """The first worker tells and saves what is the same on all."""
+        return self.index == 0
 
 
 class Control:
@@ -166,6 +172,7 @@ def main(fd: int, exposed: str = "it was not forked") -> int:
     job.scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(job.scratch)
     os.environ.update(job.environment)
+    memory.limit(job.request.memory)
     control = Control(channel, frames, job)
     if exposed and job.chief and all(a.startswith("127.") for a in job.cluster):
         control.say(Warned(code="grpc-open", message=_EXPOSED.format(exposed), worker=0))

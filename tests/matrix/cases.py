@@ -34,6 +34,7 @@ class Case:
     refused: str = ""
     full: bool = False
     warns: str = ""
+    shard: str = "example"
 
 
 def case(title: str, family: str, **options: Any) -> Callable[[Callable[[], dict[str, Any]]], Any]:
@@ -200,7 +201,22 @@ def tfrecords_4() -> dict[str, Any]:
     return _tfrecords(4)
 
 
-def _tfrecords(count: int) -> dict[str, Any]:
+@case("--shard file: an epoch of one step is the same", "data", shard="file", full=True)
+def shard_file() -> dict[str, Any]:
+    return _tfrecords(4, batch=64)
+
+
+@case("--shard file: 3 files on 2 workers", "data", shard="file", refused="3 files", full=True)
+def shard_3_files() -> dict[str, Any]:
+    return _tfrecords(3)
+
+
+@case("--shard file: arrays", "data", shard="file", batch=16, refused="tf.data", full=True)
+def shard_arrays() -> dict[str, Any]:
+    return basic()
+
+
+def _tfrecords(count: int, batch: int = 16) -> dict[str, Any]:
     def dataset() -> Any:
         import tempfile
 
@@ -222,7 +238,7 @@ def _tfrecords(count: int) -> dict[str, Any]:
             return row, label
 
         files = tf.data.Dataset.from_tensor_slices(paths)
-        return files.interleave(tf.data.TFRecordDataset, cycle_length=2).map(parse).batch(16)
+        return files.interleave(tf.data.TFRecordDataset, cycle_length=2).map(parse).batch(batch)
 
     return basic(dataset=dataset)
 

@@ -260,7 +260,7 @@ def distributed_dataset() -> dict[str, Any]:
         import tensorflow as tf
 
         data = tf.data.Dataset.from_tensor_slices(xy()).batch(16)
-        return tf.distribute.get_strategy().experimental_distribute_dataset(data)
+        return tf.distribute.OneDeviceStrategy("cpu:0").experimental_distribute_dataset(data)
 
     return basic(dataset=dataset)
 
@@ -309,19 +309,19 @@ def over(shape: tuple[int, ...], make: Callable[[Any], list[Any]]) -> dict[str, 
 _LAYERS: dict[str, tuple[tuple[int, ...], Callable[[Any], list[Any]]]] = {
     "1D convolutions and pools": (
         (8, 3),
-        lambda k: [k.Conv1D(4, 3), k.MaxPooling1D(), k.Conv1DTranspose(4, 2), k.AveragePooling1D(),
+        lambda k: [k.Conv1D(4, 3), k.MaxPooling1D(), k.Conv1DTranspose(4, 2), k.AveragePooling1D(2),
                    k.SeparableConv1D(3, 2), k.UpSampling1D(), k.ZeroPadding1D()],
     ),
     "2D convolutions and pools": (
         (9, 9, 2),
         lambda k: [k.Conv2D(4, 3, strides=2), k.DepthwiseConv2D(2), k.Conv2DTranspose(3, 3),
-                   k.AveragePooling2D(), k.MaxPooling2D(1), k.Cropping2D((0, 1)),
+                   k.AveragePooling2D(2), k.MaxPooling2D(1), k.Cropping2D(((0, 0), (0, 1))),
                    k.Conv2D(4, 1, dilation_rate=2, groups=1)],
     ),
     "3D convolutions and pools": (
         (6, 6, 6, 1),
         lambda k: [k.Conv3D(2, 3), k.MaxPooling3D(), k.Conv3DTranspose(2, 2),
-                   k.AveragePooling3D()],
+                   k.AveragePooling3D(2)],
     ),
     "ConvLSTM and TimeDistributed": (
         (3, 6, 6, 1),
@@ -335,7 +335,7 @@ _LAYERS: dict[str, tuple[tuple[int, ...], Callable[[Any], list[Any]]]] = {
     "attention": (
         (5, 4),
         lambda k: [k.Bidirectional(k.GRU(4, return_sequences=True)), k.Dense(4),
-                   k.LayerNormalization(), k.EinsumDense("abc,cd->abd", (None, 3))],
+                   k.LayerNormalization(), k.EinsumDense("abc,cd->abd", (5, 3))],
     ),
     "activations and shapes": (
         (6, 2),

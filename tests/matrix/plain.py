@@ -43,7 +43,9 @@ def as_arguments(data, batch):
     import tensorflow as tf
 
     if isinstance(data, tf.data.Dataset):
-        return {"x": data}
+        shapes = [spec.shape for spec in tf.nest.flatten(data.element_spec)]
+        is_batched = not batch or any(s.rank and s[0] is None for s in shapes)
+        return {"x": data if is_batched else data.batch(batch)}
     if isinstance(data, tuple):
         names = ("x", "y", "sample_weight")
         return dict(zip(names, data, strict=False)) | ({"batch_size": batch} if batch else {})

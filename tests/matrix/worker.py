@@ -53,11 +53,11 @@ class Recorder:
 def job(index, workers, case, scratch):
     request = TrainRequest(
         name="case", id="case", seed=case.seed, workers=workers, epochs=case.epochs,
-        batch=case.batch, fit=dict(case.fit), checkpoint_every=1e9,
+        batch=case.batch, shard=case.shard, fit=dict(case.fit), checkpoint_every=1e9,
     )  # fmt: skip
     return SimpleNamespace(
-        worker=index, workers=workers, generation=1, cluster=[], request=request, resume=None,
-        scratch=scratch, chief=index == 0,
+        worker=index, index=index, workers=workers, generation=1, cluster=[],
+        request=request, resume=None, files={}, scratch=scratch, chief=index == 0,
     )  # fmt: skip
 
 
@@ -97,7 +97,9 @@ def main():
     fit._set_threads(len(cluster))
     keras_mwms.check_versions()
     strategy = fit.meet(
-        SimpleNamespace(worker=index, workers=len(cluster), cluster=cluster, request=request)
+        SimpleNamespace(
+            worker=index, index=index, workers=len(cluster), cluster=cluster, request=request
+        )
     )
     keras_mwms.install()
     print(json.dumps({"ready": True}), flush=True)

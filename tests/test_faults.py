@@ -1,0 +1,349 @@
+"""What survives: every fault that a worker, the head, the disk or the data can have.
+
+Each run ends with the weights and the history of an undisturbed process, or in one clear error;
+the fixture sees to it that no process is left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from nbtrain.backends.local import home, is_live
+from nbtrain.errors import RunFailed
+from nbtrain.run import attach
+from nbtrain.runtime import eventlog
+from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
+from nbtrain.runtime.rundir import RunDir
+
+from . import programs
+from .faults import Fault, callbacks
+from .harness import Apart, assert_equal_to_plain, launch, leftovers, plain, until
+
+pytestmark = pytest.mark.usefixtures("nbtrain_home")
+
+BASIC = {
+    "model": programs.model,
+    "dataset": programs.dataset,
+    "validation": programs.validation,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What plain Keras in one process gives, for each dataset; computed once."""
+    found = {}
+
+    def of(dataset="dataset", **options):
+        key = (dataset, *sorted(options.items()))
+        if key not in found:
+            folder = tmp_path_factory.mktemp("plain")
+            found[key] = plain(folder, dataset=dataset, **options)
+        return found[key]
+
+    return of
+
+
+def events_of(run, kind):
+    return [e for e in run.events if isinstance(e, kind)]
+
+
+def codes(run):
+    return [e.code for e in events_of(run, Warned)]
+
+
+def after(run, condition):
+    """Wait for the event that fulfils a condition."""
+    return next(event for event in run.watch() if condition(event))
+
+
+def kill_head(run):
+    rundir = RunDir(home() / run.id)
+    until((rundir / RunDir.HEAD).exists)
+    os.kill(rundir.read_json(RunDir.HEAD)["pid"], signal.SIGKILL)
+    until(lambda: not is_live(rundir))
+
+
+MOMENTS = {
+    "first_step": {"stage": "train", "epoch": 0, "batch": 0},
+    "within_an_epoch": {"stage": "train", "epoch": 1, "batch": 4},
+    "validating": {"stage": "validate", "epoch": 1, "batch": 1},
+    "end_of_an_epoch": {"stage": "epoch_end", "epoch": 1},
+    "end_of_training": {"stage": "train_end", "epoch": 2},
+}
+EVERY_DAY = {("SIGKILL", (1,), "within_an_epoch"), ("SIGSTOP", (0,), "within_an_epoch")}
+
+
+@pytest.mark.parametrize(
+    ("action", "workers", "moment"),
+    [
+        pytest.param(a, w, m, marks=[] if (a, w, m) in EVERY_DAY else [pytest.mark.full])
+        for a in ("SIGKILL", "SIGSTOP")
+        for w in ((0,), (1,), (0, 1))
+        for m in MOMENTS
+    ],
+)
+def test_lost_workers_change_nothing(tmp_path, undisturbed, action, workers, moment):
+    fault = Fault(action, workers, tmp_path / "fault", **MOMENTS[moment])
+    functions = {**BASIC, "callbacks": callbacks(fault)}
+    run = launch(functions, checkpoint_every="2 steps", unresponsive_s=2.0)
+    assert_equal_to_plain(run, undisturbed())
+    assert {f.worker for f in events_of(run, Failed)} <= set(workers)
+    assert [e.steps for e in events_of(run, EpochEnd)][-1] == 7
+    if moment == "within_an_epoch":
+        *_, last = events_of(run, Started)
+        assert (last.first_epoch, last.first_step) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "dataset", ["shuffled", pytest.param("cached", marks=pytest.mark.full), "from_python"]
+)
+def test_a_run_goes_on_by_the_step_or_says_why_not(tmp_path, undisturbed, dataset):
+    fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=2, batch=5)
+    functions = {
+        **BASIC,
+        "dataset": getattr(programs, dataset),
+        "callbacks": callbacks(fault),
+    }
+    batch = None if dataset == "from_python" else 32
+    run = launch(functions, checkpoint_every="3 steps", batch=batch)
+    assert_equal_to_plain(run, undisturbed(dataset))
+    *_, last = events_of(run, Started)
+    if dataset == "from_python":
+        assert (last.first_epoch, last.first_step) == (2, 0)
+        (warned,) = events_of(run, Warned)
+        assert "made by Python code" in warned.message
+    else:
+        assert last.first_step
+        assert codes(run) == []
+
+
+def test_dropout_goes_on_bit_by_bit(tmp_path):
+    """Not comparable with one process, but with itself: killed or not, the weights are the same."""
+    functions = {**BASIC, "model": programs.with_dropout}
+    fault = Fault("SIGKILL", [0], tmp_path / "fault", epoch=1, batch=5)
+    runs = [
+        launch(functions, checkpoint_every="2 steps"),
+        launch({**functions, "callbacks": callbacks(fault)}, checkpoint_every="2 steps"),
+    ]
+    calm, killed = (run.wait().check() for run in runs)
+    assert len(events_of(killed, Started)) == 2
+    for a, b in zip(calm.model.variables, killed.model.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert calm.history.history == killed.history.history
+
+
+def test_checkpoints_by_time_are_made_within_epochs(undisturbed):
+    run = launch({**BASIC, "dataset": programs.slow_without_python}, checkpoint_every=0.4)
+    run.wait().check()
+    steps = [e.step for e in events_of(run, Saved) if e.what == "checkpoint"]
+    assert any(steps)
+    assert len(list((home() / run.id / RunDir.CHECKPOINTS).iterdir())) <= 2
+
+
+def test_a_checkpoint_that_is_being_written_when_its_worker_dies(tmp_path):
+    """The half file is not taken for one."""
+    run = launch({**BASIC, "model": programs.big}, checkpoint_every="2 steps")
+    folder = home() / run.id / RunDir.CHECKPOINTS
+    until(lambda: list(folder.glob("*.safetensors")) and list(folder.glob(".*.part")), 60)
+    past = eventlog.read(home() / run.id / RunDir.EVENTS)
+    (chief,) = {e.pid for e in past if isinstance(e, Phase) and e.worker == 0 and e.pid}
+    os.kill(chief, signal.SIGKILL)
+    assert_equal_to_plain(run, plain(tmp_path, model="big"))
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cut", ["short", "away"])
+def test_a_checkpoint_that_is_cut_is_passed_over(tmp_path, undisturbed, cut):
+    fault = Fault("SIGSTOP", [1], tmp_path / "fault", epoch=1, batch=5)
+    run = launch(
+        {**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps", unresponsive_s=2.0
+    )
+    until(lambda: list(tmp_path.glob("fault-1-0")), 60)
+    saved = [e for e in events_of(run, Saved) if e.what == "checkpoint"][-1]
+    path = home() / run.id / saved.path
+    path.write_bytes(path.read_bytes()[:1000] if cut == "short" else b"")
+    assert_equal_to_plain(run, undisturbed())
+    assert codes(run) == ["checkpoint-damaged"]
+
+
+def test_a_worker_killed_while_the_model_is_saved(tmp_path, undisturbed):
+    fault = Fault("SIGKILL", [0], tmp_path / "fault")
+    run = launch({**BASIC, "model": lambda: programs.dies_when_saved(fault)})
+    assert_equal_to_plain(run, undisturbed())
+    assert len(events_of(run, Started)) == 2
+
+
+def test_a_worker_killed_between_two_generations(tmp_path, undisturbed):
+    fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=1, batch=2)
+    run = launch({**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps")
+    begins = after(run, lambda e: isinstance(e, Phase) and e.generation == 2 and e.pid)
+    os.kill(begins.pid, signal.SIGKILL)
+    assert_equal_to_plain(run, undisturbed())
+    assert len(events_of(run, Failed)) == 2
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["starting", *(pytest.param(m, marks=pytest.mark.full) for m in MOMENTS), "between"],
+)
+def test_a_killed_head_leaves_a_run_to_go_on_with(tmp_path, undisturbed, moment):
+    # The stopped worker holds the run at the moment until the head is dead.
+    where = MOMENTS.get(moment, MOMENTS["within_an_epoch"])
+    action = "SIGKILL" if moment == "between" else "SIGSTOP"
+    fault = Fault(action, [1], tmp_path / "fault", **where)
+    run = launch({**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps")
+    if moment == "starting":
+        after(run, lambda e: isinstance(e, Phase) and e.pid)
+    elif moment == "between":
+        after(run, lambda e: isinstance(e, Failed))
+    else:
+        until(lambda: list(tmp_path.glob("fault-1-0")), 60)
+    kill_head(run)
+    assert run.wait().status == "lost"
+    assert_equal_to_plain(attach(run.id), undisturbed())
+
+
+def test_a_head_killed_again_and_again(tmp_path, undisturbed):
+    """At twelve moments of its own time, whatever it was doing."""
+    run = launch(BASIC, checkpoint_every="1 steps", epochs=6)
+    rng = np.random.default_rng(4)
+    for _ in range(12):
+        seen = len(run.events)
+        until(lambda seen=seen, run=run: len(run.events) > seen or not is_live_now(run), 60)
+        time.sleep(rng.uniform(0, 0.3))  # the moment is what is tried here
+        if not is_live_now(run):
+            break
+        kill_head(run)
+        run = attach(run.id)
+    assert_equal_to_plain(run, undisturbed(epochs=6))
+
+
+def is_live_now(run):
+    return is_live(RunDir(home() / run.id))
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_lost_agent_is_waited_for(tmp_path, undisturbed, worker):
+    fault = Fault("SIGSTOP", [worker], tmp_path / "fault", epoch=1, batch=4)
+    with Apart(tmp_path, {**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps") as a:
+        until(lambda: list(tmp_path.glob("fault-*")), 60)
+        a.agents[worker].kill()
+        a.start_agent(worker)
+        a.ended()
+        a.assert_equal_to(undisturbed())
+        assert [e.generation for e in a.events(Started)] == [1, 2]
+
+
+def test_with_min_workers_a_run_goes_on_with_fewer_and_takes_them_back(tmp_path, undisturbed):
+    lost = callbacks(Fault("SIGSTOP", [0], tmp_path / "fault", epoch=1, batch=4))
+
+    def made(worker):
+        return [*lost(worker), programs.holds(tmp_path / "back", epoch=2)]
+
+    with Apart(
+        tmp_path,
+        {**BASIC, "callbacks": made},
+        checkpoint_every="2 steps",
+        min_workers=1,
+        epochs=5,
+    ) as apart:
+        until(lambda: list(tmp_path.glob("fault-*")), 60)
+        apart.agents[0].kill()
+        until(lambda: "fewer-workers" in [e.code for e in apart.events(Warned)])
+        apart.start_agent(0)
+        until(lambda: [e for e in apart.events(Phase) if "is back" in e.reason])
+        (tmp_path / "back").touch()
+        apart.ended()
+        apart.assert_equal_to(undisturbed(epochs=5))
+        assert "worker-back" in [e.code for e in apart.events(Warned)]
+        assert {e.worker for e in apart.events(Phase) if e.phase == "done"} == {0, 1}
+
+
+def test_with_min_workers_one_that_always_dies_is_left_out(tmp_path, undisturbed):
+    fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=0, batch=0, times=2)
+    run = launch({**BASIC, "callbacks": callbacks(fault)}, min_workers=1)
+    assert_equal_to_plain(run, undisturbed())
+    assert codes(run) == ["fewer-workers", "worker-back"]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_is_told(tmp_path, monkeypatch, nbtrain_home):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(small)])
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    monkeypatch.setenv("NBTRAIN_HOME", str(small))
+    try:
+        run = launch({**BASIC, "model": programs.five_megabytes}, epochs=4)
+        with pytest.raises(RunFailed, match=r"can't be written.*No space left"):
+            run.wait().check()
+        assert "no-checkpoint" in codes(run)
+        assert run.load().count_params() > 400_000  # the checkpoint that found room
+        until(lambda: not leftovers(small))
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_a_worker_out_of_memory_is_named(tmp_path):
+    began = time.monotonic()
+    run = launch({**BASIC, "dataset": programs.needs_ten_gigabytes}, memory=3 * 2**30)
+    with pytest.raises(RunFailed, match="memory"):
+        run.wait().check()
+    (failed,) = events_of(run, Failed)
+    assert failed.cause == "memory"
+    assert time.monotonic() - began < 60
+
+
+def test_a_slow_dataset_is_not_ended(undisturbed):
+    run = launch(
+        {**BASIC, "dataset": programs.pauses}, stacks_after_s=1.0, stall_timeout_s=20.0, epochs=1
+    )
+    assert_equal_to_plain(run, undisturbed("pauses", epochs=1))
+    assert "stalled" in codes(run)
+
+
+@pytest.mark.parametrize("dataset", ["fewer_on_worker_1", "other_on_worker_1"])
+def test_other_data_on_one_worker_is_refused(dataset):
+    run = launch({**BASIC, "dataset": getattr(programs, dataset)})
+    with pytest.raises(RunFailed, match=r"dataset\(\).*worker 1"):
+        run.wait().check()
+    assert events_of(run, Progress) == []
+
+
+@pytest.mark.parametrize("dataset", ["generates_fewer_on_worker_1", "permuted_by_no_seed"])
+def test_other_batches_on_one_worker_are_found(dataset):
+    run = launch({**BASIC, "dataset": getattr(programs, dataset)}, batch=None)
+    with pytest.raises(RunFailed, match=r"dataset\(\)"):
+        run.wait().check()
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_callback_that_stops_one_worker_stops_all(epoch):
+    run = launch({**BASIC, "callbacks": programs.stops_on_worker_1(epoch=epoch, batch=3)})
+    run.wait().check()
+    assert run.status == "succeeded"
+    *_, last = events_of(run, EpochEnd)
+    assert (last.epoch, last.steps) == (epoch, 4)
+    assert "stopped-on-one" in codes(run)
+
+
+def test_rows_of_a_csv_logger_outlive_a_restart(tmp_path, undisturbed):
+    fault = Fault("SIGKILL", [0], tmp_path / "fault", epoch=2, batch=4)
+    made = callbacks(fault)
+
+    def logged(worker):
+        import keras
+
+        return [keras.callbacks.CSVLogger("log.csv"), *made(worker)]
+
+    run = launch({**BASIC, "callbacks": logged}, checkpoint_every="2 steps")
+    assert_equal_to_plain(run, undisturbed())
+    rows = (run.files / "files" / "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
