@@ -318,7 +318,8 @@ def _get_metrics_result_or_logs(original: Callable[..., Any], self: Any, logs: A
     sums = _sums_of(strategy, variables)
     with keras.StatelessScope(state_mapping=list(zip(variables, sums, strict=True))):
         known = getattr(logs, "results", None)
-        if known is not None:  # a custom step: what it returns is what counts
+        # A custom step: what it returns is what counts, unless Keras takes it for the metrics.
+        if known is not None and set(logs) != set(self.get_metrics_result()):
             results = [keras.tree.flatten(m.result()) for m in _named(self.metrics, known)]
             of_all = {k: results[i][j] for k, (i, j) in known.items()}
             return logs | keras.tree.map_structure(tf.convert_to_tensor, of_all)
