@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from nbtrain.backends.local import home, is_live
+from nbtrain.backends.local import home
 from nbtrain.run import Run, attach
+from nbtrain.runtime.reading import is_live
 from nbtrain.runtime.rundir import RunDir
 
 from . import programs

@@ -14,11 +14,12 @@ import time
 import numpy as np
 import pytest
 
-from nbtrain.backends.local import home, is_live
+from nbtrain.backends.local import home
 from nbtrain.errors import RunFailed
 from nbtrain.run import attach
 from nbtrain.runtime import eventlog
 from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
+from nbtrain.runtime.reading import is_live
 from nbtrain.runtime.rundir import RunDir
 
 from . import programs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,14 +18,12 @@ from pathlib import Path
 
 from ..backend import Placement, RunRef
 from ..errors import BackendError, NameInUse, NoSuchRun
+from ..runtime import reading
 from ..runtime.errors import Corrupt
+from ..runtime.reading import POLL_S, is_live, take_lock
 from ..runtime.request import TrainRequest
 from ..runtime.rundir import RunDir
 
-#: How often a followed file is looked at, in seconds; the first looks come faster.
-POLL_S = (0.02, 0.1)
-#: Pieces in which a file is read, in bytes.
-CHUNK = 4 << 20
 #: A spare process with TensorFlow takes some 450 MB; it is started if there is this much, in bytes.
 MEMORY_TO_SPARE = 2 << 30
 #: Environment that TensorFlow or Keras reads when imported: a spare process with another one
@@ -90,7 +87,7 @@ class LocalBackend:
             shutil.move(payload, target)
         if not (rundir / RunDir.REQUEST).exists():
             rundir.write_json(RunDir.REQUEST, request.to_json())
-        lock = _take_lock(rundir)
+        lock = take_lock(rundir)
         if lock is None:
             raise NameInUse(f"the run {request.id} is at work already")
         try:
@@ -129,30 +126,8 @@ class LocalBackend:
     def read(
         self, run: RunRef, path: str, offset: int = 0, follow: bool = False
     ) -> Iterator[bytes]:
-        """Yield a file of the run directory; see `Backend.read`."""
-        rundir = self._rundir(run)
-        target = rundir / path
-        if target.is_dir():
-            yield json.dumps(rundir.index(path)).encode()
-            return
-        if not follow:
-            yield from _pieces(target, offset)
-            return
-        pause = POLL_S[0]
-        while True:
-            live = is_live(rundir)  # asked first: what is written before the end is read after
-            got = 0
-            with contextlib.suppress(FileNotFoundError):
-                for piece in _pieces(target, offset + got):
-                    got += len(piece)
-                    yield piece
-            offset += got
-            if not live and not got:
-                return
-            if not got:
-                yield b""
-                time.sleep(pause)
-            pause = POLL_S[0] if got else min(pause * 1.5, POLL_S[1])
+        """Return a file of the run directory in pieces; see `Backend.read`."""
+        return reading.read(self._rundir(run), path, offset, follow)
 
     def stop(self, run: RunRef, grace_s: float) -> None:
         """Ask the head to stop; kill it, and with it the trainers, after `grace_s`."""
@@ -249,37 +224,6 @@ def _environment_key() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(item for item in os.environ.items() if item[0].startswith(_AT_IMPORT)))
 
 
-def _take_lock(rundir: RunDir) -> int | None:
-    """Return the locked lock file of a run, or None while a head holds it."""
-    fd = os.open(rundir / RunDir.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    # More than once: a reader that looks whether the run is live holds the lock for a moment.
-    for _ in range(20):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(POLL_S[0])
-        else:
-            return fd
-    os.close(fd)
-    return None
-
-
-def is_live(rundir: RunDir) -> bool:
-    """Tell whether a head is at work on a run: it holds the lock for as long as it lives."""
-    try:
-        fd = os.open(rundir / RunDir.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared, so that two readers who look at the same time don't see each other.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def _signal_head(rundir: RunDir, number: int) -> bool:
     """Signal the head, whose pid can't be another process' while the lock is held.
 
@@ -294,10 +238,3 @@ def _signal_head(rundir: RunDir, number: int) -> bool:
     except ProcessLookupError:
         pass
     return True
-
-
-def _pieces(path: Path, offset: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while data := file.read(CHUNK):
-            yield data

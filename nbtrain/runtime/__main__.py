@@ -22,6 +22,10 @@ def main(argv: list[str] | None = None) -> int:
             from . import agent
 
             return agent.main(arguments)
+        case "read":
+            from . import reading
+
+            return reading.main(arguments)
         case "zygote":
             from . import zygote
 

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +28,16 @@ from . import memory
 from .errors import Corrupt
 from .launch import Launcher, LaunchError, Trainer, launcher
 from .process import describe_exit
-from .wire import AsyncChannel, Header
+from .wire import AsyncChannel, Header, ProtocolError
 
 #: How long the pipes of a dead trainer are read on, in seconds: a process that it left behind
 #: may hold them open.
 DRAIN_S = 1.0
 #: How long a trainer may take to write its stacks, in seconds; a stopped process never does.
 STACKS_S = 2.0
+#: How long an agent looks for its head, and how often, in seconds.
+PATIENCE_S = 60.0
+RETRY_S = 0.5
 #: The address of workers that are all on this machine.
 LOOPBACK = "127.0.0.1"
 _PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy", "cloudpickle")
@@ -66,7 +70,7 @@ class Agent:
     Parameters
     ----------
     scratch
-        A folder of the agent's own; trainers run in folders below it.
+        A folder of the agent's own, which it removes; trainers run in folders below it.
     rundir
         The run directory, where this machine has it: files are then not fetched but read.
     host
@@ -94,26 +98,24 @@ class Agent:
         self._fetches: dict[str, _Fetch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Serve the head until it closes the connection."""
+    async def run(self) -> str:
+        """Serve the head; return what it said last ("quit", "refused"), or "" if it is gone."""
         hello = {"token": self._token, "workers": self._workers, "host": platform.node()}
-        await self._channel.send({"is": "hello", **hello, "versions": versions()})
         try:
+            await self._channel.send({"is": "hello", **hello, "versions": versions()})
             async for header, body in self._channel.receive():
-                if header.get("do") == "quit":
-                    return
+                if header.get("do") in ("quit", "refused"):
+                    return str(header["do"])
                 await self._do(header, body)
+        except (ConnectionError, ProtocolError):
+            pass
         finally:
-            await self.close()
-
-    async def close(self) -> None:
-        """Kill all trainers and end."""
-        await self._kill()
-        for task in self._tasks:
-            task.cancel()
-        await self._launcher.close()
-        self._channel.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+            await self._kill()
+            for task in self._tasks:
+                task.cancel()
+            self._channel.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        return ""
 
     async def _do(self, header: Header, body: bytes) -> None:
         match header.get("do"):
@@ -310,28 +312,38 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="agent")
     parser.add_argument("--head", required=True, help="host:port")
     parser.add_argument("--worker", type=int, action="append", required=True)
-    parser.add_argument("--host", default=LOOPBACK)
     options = parser.parse_args(argv)
     token = os.environ.pop("NBTRAIN_TOKEN", "")  # before the zygote could inherit it
-    start = launcher()
-    scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
-    return asyncio.run(_connect(options, token, start, scratch))
+    return asyncio.run(_serve(options.head, token, options.worker, launcher()))
 
 
-async def _connect(options: argparse.Namespace, token: str, start: Launcher, scratch: Path) -> int:
-    address, _, port = options.head.rpartition(":")
+async def _serve(head: str, token: str, workers: list[int], start: Launcher) -> int:
+    """Serve one head after the other: one that died may come back at the same address."""
+    began = time.monotonic()
     try:
-        reader, writer = await asyncio.open_connection(address, int(port))
-    except OSError as error:
-        print(f"agent: no head at {options.head}: {error}", file=sys.stderr)
-        return 1
-    agent = Agent(
-        AsyncChannel(reader, writer),
-        start,
-        options.worker,
-        scratch,
-        host=options.host,
-        token=token,
-    )
-    await agent.run()
-    return 0
+        while time.monotonic() - began < PATIENCE_S:
+            try:
+                last = await _serve_once(head, token, workers, start)
+            except OSError as error:
+                last = f"no head at {head}: {error}"
+                await asyncio.sleep(RETRY_S)
+                continue
+            if last == "quit":
+                return 0
+            if last == "refused":
+                break
+            began = time.monotonic()
+    finally:
+        await start.close()
+    print(f"agent: {last}", file=sys.stderr)
+    return 1
+
+
+async def _serve_once(head: str, token: str, workers: list[int], start: Launcher) -> str:
+    address, _, port = head.rpartition(":")
+    reader, writer = await asyncio.open_connection(address, int(port))
+    # The address at which the head sees this machine is one at which the others do.
+    host = writer.get_extra_info("sockname")[0]
+    scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
+    agent = Agent(AsyncChannel(reader, writer), start, workers, scratch, host=host, token=token)
+    return await agent.run()

@@ -188,8 +188,10 @@ class _Training:
         return callbacks
 
     def _keep_apart(self, callback: keras.callbacks.Callback) -> None:
-        """Have a callback of another worker than 0 write into that worker's own folder."""
+        """Have a callback of another worker than 0 write into that worker's own folder, or not."""
         attribute = _WRITERS.get(type(callback).__name__)
+        if isinstance(callback, keras.callbacks.RemoteMonitor) and not self.job.chief:
+            callback.on_epoch_end = lambda epoch, logs=None: None  # one of them tells enough
         if self.job.chief or attribute is None:
             return
         name = Path(str(getattr(callback, attribute))).name

@@ -37,6 +37,11 @@ PING_S = 1.0
 EXPLAIN_S = 1.5
 #: How long agents may take to kill their trainers before they count as gone, in seconds.
 KILL_S = 10.0
+#: A head that did not get to look at its workers for so long was stopped itself, in seconds.
+SUSPENDED_S = 5.0
+
+
+_NOTHING: tuple[None, Header, bytes] = (None, {"is": ""}, b"")
 
 
 @dataclass
@@ -119,6 +124,7 @@ class Head:
         self._stop = _Stop()
         self._trouble: float | None = None
         self._watched = 0.0
+        self._ticked = time.monotonic()
         self._stacks_asked: float | None = None
         self._stacks: dict[str, str] = {}
         self._killed: set[int] = set()
@@ -135,12 +141,13 @@ class Head:
                 if agent is None:
                     agent = self._admit(channel, header)
                     if agent is None:
+                        await channel.send({"do": "refused"})
                         return
                 elif header.get("is") == "get":
                     self._spawn(self._send_file(channel, header["path"]))
                 else:
                     await self._inbox.put((agent, header, body))
-        except ProtocolError:
+        except (ProtocolError, ConnectionError):
             return
         finally:
             channel.close()
@@ -301,15 +308,19 @@ class Head:
         """Have the agents name the addresses at which their workers will listen."""
         self._addresses.clear()
         await self._to_agents({"do": "prepare"})
+        deadline = time.monotonic() + KILL_S
         while not self._addresses.keys() >= self._members.keys():
             item = await self._next()
-            if item is None:
-                continue
-            agent, header, _ = item
+            agent, header, _ = item or _NOTHING
             if header["is"] == "prepared":
                 self._addresses |= {int(w): a for w, a in header["addresses"].items()}
             elif header["is"] == "gone" and agent is not None:
                 self._on_gone(agent)
+                return False
+            if time.monotonic() > deadline:
+                for worker in self._members.keys() - self._addresses.keys():
+                    self._members[worker].agent.channel.close()
+                    self._on_exit(worker, "its agent does not answer")
                 return False
         return True
 
@@ -453,12 +464,20 @@ class Head:
         if all(m.done for m in members) or (self._members[self._chief].done and self._trouble):
             return _Verdict(self._success())
         now = time.monotonic()
+        self._forgive(now)
         if self._trouble is not None and now - self._trouble >= EXPLAIN_S:
             return self._lost()
         if now - self._watched < PING_S:
             return None
         self._watched = now
         return await self._watch(now)
+
+    def _forgive(self, now: float) -> None:
+        """After a pause of this process (its container was frozen) count all silence anew."""
+        if now - self._ticked > SUSPENDED_S:
+            for member in self._members.values():
+                member.answered = member.advanced = now
+        self._ticked = now
 
     def _success(self) -> Ended:
         if self._stop_asked and self._stop.target is not None:
@@ -592,6 +611,9 @@ class Head:
                 self._killed.add(id(agent))
             elif header["is"] == "log":
                 self._store.log(header["worker"], body)
+        for key, silent in here.items():
+            if key not in self._killed:
+                silent.channel.close()  # frozen; if it comes back, it comes as a new one
 
     def _conclude(self, verdict: _Verdict) -> _Verdict:
         if verdict.ended is None:
@@ -611,8 +633,13 @@ class Head:
             await self._send(member.agent, wrapped)
 
     async def _send(self, agent: _Agent, message: Header) -> None:
-        with contextlib.suppress(ConnectionError):
-            await agent.channel.send(message)
+        """Send; an agent that does not read (its machine is frozen) counts as gone."""
+        try:
+            await asyncio.wait_for(agent.channel.send(message), KILL_S)
+        except TimeoutError:
+            agent.channel.close()
+        except ConnectionError:
+            pass
 
     def _append(self, event: Event) -> None:
         self._history.append(self._log.append(event, self._generation))

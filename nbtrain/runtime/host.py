@@ -77,3 +77,4 @@ async def _train(rundir: RunDir, start: Launcher, environment: dict[str, str]) -
     finally:
         await head.close()
         await asyncio.wait([serving, working], timeout=10)
+        await start.close()
