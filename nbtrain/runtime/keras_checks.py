@@ -127,6 +127,13 @@ def _check_inputs(model: keras.Model) -> None:
 
 
 def _check_compile_options(model: keras.Model) -> None:
+    optimizer = model.optimizer
+    if type(optimizer).__name__ == "ScheduleFreeAdamW" and not optimizer.built:
+        raise Refused(
+            "ScheduleFreeAdamW",
+            "Keras sets its averages back at every step where fit builds it.",
+            "Build it in model(): model.optimizer.build(model.trainable_variables).",
+        )
     if model.jit_compile is True and not tf.config.list_logical_devices("GPU"):
         raise Refused(
             "compile(jit_compile=True)",

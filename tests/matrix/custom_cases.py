@@ -252,7 +252,8 @@ for _kind, _names in _STOCK.items():
 
     CASES[f"stock_metrics_{_kind}"] = Case(
         f"stock_metrics_{_kind}", f"stock metrics: {', '.join(_names)}", "metrics", _stock,
-        batch=16, full=True, epochs=2,
+        batch=16, full=True, epochs=2, tolerance=2e-6 if _kind == "regression" else 1e-6,
+        why="R2 is a difference of large sums" if _kind == "regression" else "",
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def loss_scale_by_hand() -> dict[str, Any]:
     return basic(model=dense(optimizer=optimizer))
 
 
-@case("ScheduleFreeAdamW", "optimizers", batch=16, full=True)
+@case("ScheduleFreeAdamW", "optimizers", batch=16, refused="ScheduleFreeAdamW", full=True)
 def schedule_free() -> dict[str, Any]:
     def optimizer() -> Any:
         import keras
@@ -112,6 +112,18 @@ def schedule_free() -> dict[str, Any]:
         return keras.optimizers.ScheduleFreeAdamW(0.01)
 
     return basic(model=dense(optimizer=optimizer))
+
+
+@case("ScheduleFreeAdamW, built in model()", "optimizers", batch=16, full=True)
+def schedule_free_built() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        m = dense(optimizer=keras.optimizers.ScheduleFreeAdamW(0.01))()
+        m.optimizer.build(m.trainable_variables)
+        return m
+
+    return basic(model=model)
 
 
 # -- metrics --------------------------------------------------------------------------------------
