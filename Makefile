@@ -1,7 +1,7 @@
 # Everything here sets up what it needs in .venv first; Python 3.11 to 3.13, pip and make are all
 # that the machine has to have. `make PYTHON=python3.12 ...` takes another Python.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check bench lock clean
+.PHONY: help demo test test-full check bench soak lock clean
 .NOTPARALLEL:
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -33,6 +33,10 @@ check:  ## Run the checks alone: ruff, mypy, the layers, the notebooks
 bench:  ## Run the benchmarks and write docs/benchmarks.md
 	$(SETUP) demo
 	@$(VENV)/python -m benchmarks
+
+soak:  ## Train 200 runs with faults at random moments, and write docs/soak.md
+	$(SETUP) dev
+	@$(VENV)/python -m tests.soak --runs 200 --report docs/soak.md
 
 lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	tools/lock.sh --upgrade
