@@ -115,6 +115,7 @@ OPTIONS: tuple[Option, ...] = (
         group=TRAINING,
         metavar="N",
         default=2,
+        aliases=("num_workers",),
         field="workers",
         config=True,
     ),

@@ -48,7 +48,9 @@ def test_built_in_defaults_are_those_of_the_request():
     defaults = {f.name for f in dataclasses.fields(TrainRequest)}
     for option in OPTIONS:
         assert not option.field or option.field in defaults
-        if option.field and option.name not in ("batch", "seed"):
+        if (isinstance(option.default, int | float) and option.field) or (
+            option.field and option.name in ("backend", "strategy", "shard", "checkpoint_every")
+        ):
             assert option.parse(option.default) == getattr(request, option.field)
 
 
@@ -119,7 +121,7 @@ def test_class_weight_is_a_dict_in_quotes_or_without(text):
     [
         ("--epocs 5", "--epocs: no such option; did you mean --epochs?"),
         ("--Epochs 5", "--Epochs: no such option; did you mean --epochs?"),
-        ("--num-workers 5", "--num-workers: no such option; did you mean --workers?"),
+        ("--wokers 5", "--wokers: no such option; did you mean --workers?"),
         ("--replicas 5", "--replicas: no such option; did you mean --workers?"),
         ("-epochs 5", "-epochs: options have two dashes; did you mean --epochs?"),
         ("—epochs 5", "—epochs: options have two dashes; did you mean --epochs?"),
@@ -146,12 +148,15 @@ def test_class_weight_is_a_dict_in_quotes_or_without(text):
         ("--loss mse", "--loss: belongs to model.compile(...), in model()"),
         ("--backend locl", "--backend locl: must be local"),
         ("--backend docker", "--backend docker: not in this release; there is: local"),
-        ("--shard file", "--shard file: not in this release; use example"),
+        ("--shard rows", "--shard rows: must be example or file"),
+        ("--memory lots", "--memory lots: must be an amount of memory, such as 2Gi"),
+        ("--checkpoint-every 100", "--checkpoint-every 100: must be epoch, a number of steps such"
+         " as 100steps, or a time such as 5m"),
         ("--strategy TPUStrategy", "--strategy TPUStrategy: not supported yet"),
         ("--validation-split 1", "--validation-split 1: must be a number from 0 to below 1, such"
          " as 0.2"),
         ("--checkpoint-every week", "--checkpoint-every week: must be epoch, a number of steps"
-         " such as 30s or 5m"),
+         " such as 100steps, or a time such as 5m"),
         ("--stall-timeout 0", "--stall-timeout 0: must be a length of time, such as 30s, 5m or 1h"),
         ("--class-weight {0:-1}", "--class-weight {0:-1}: -1 is not a weight; weights are numbers"
          " of at least 0"),
@@ -331,3 +336,8 @@ def test_validation_freq_is_a_number_or_a_list_of_epochs():
 def test_any_value_gives_a_request_or_an_option_error(given_options):
     with _only_option_errors():
         json.dumps(make_request("t", given_options).to_json())
+
+
+def test_no_more_workers_can_be_needed_than_there_are():
+    with pytest.raises(OptionError, match="min_workers=3: there are only 2 workers"):
+        make_request("t", {"workers": 2, "min_workers": 3})
