@@ -65,13 +65,9 @@ def scratch() -> Path:
 
 def _build(model: keras.Model, spec: Any) -> None:
     """Build a model that only knows its shapes from data, and its optimizer."""
-    if not model.built and spec is not None:
-        from .runtime import keras_mwms
+    from .runtime import framework
 
-        keras_mwms.build_from_spec(model, spec)
-    optimizer = model.optimizer
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    framework.of_model(model).build(model, spec)
 
 
 @contextlib.contextmanager

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms
+from . import checkpoint, framework, keras_mwms
 from . import data as data_module
 from .agent import versions
 from .errors import Refused
@@ -39,7 +38,7 @@ def train(job: Job, control: Control) -> None:
     payload.restore_keras()
     functions = payload.load()
     control.phase("building", "calls model() and dataset()")
-    keras.utils.set_random_seed(job.request.seed)
+    framework.set_random_seed(job.request.seed)
     _Training(job, control, functions, strategy, payload.files).run()
 
 
@@ -84,15 +83,15 @@ class _Training:
         """Build, train and save."""
         self._save(*self.fitted())
 
-    def fitted(self) -> tuple[keras.Model, Reporter]:
+    def fitted(self) -> tuple[Any, Reporter]:
         """Return the trained model; everything happens in the order of a plain script."""
         request = self.job.request
         model = self._model()
         train_data = self._data("dataset")
         assert train_data is not None
         validation = self._data("validation")
-        callbacks = self._callbacks()
-        self._warn(keras_mwms.check_compiled(model, self.strategy))
+        callbacks = self._callbacks(framework.of_model(model).callbacks)
+        self._warn(framework.of_model(model).check_compiled(model, self.strategy))
         reporter = Reporter(
             self.control,
             model,
@@ -111,19 +110,21 @@ class _Training:
                     **arguments,
                     epochs=request.epochs,
                     initial_epoch=first_epoch,
-                    callbacks=[*callbacks, reporter.history, reporter],
+                    callbacks=[*callbacks, reporter.history, reporter.callback],
                 )
         except Stopped:
             pass
         return model, reporter
 
-    def _model(self) -> keras.Model:
+    def _model(self) -> Any:
         with self.strategy.scope():
             model = call(self.functions["model"], self.offered)
-        if not isinstance(model, keras.Model):
+        own = framework.of(model)
+        if own is None:
             kind = type(model).__module__ + "." + type(model).__qualname__
             raise Refused("model()", f"it returned {kind}, not a compiled keras.Model.")
-        if not model.compiled:
+        own.install()
+        if not own.is_compiled(model):
             raise Refused(
                 "model()", "the model is not compiled.", "Call model.compile(...) before return."
             )
@@ -139,15 +140,17 @@ class _Training:
             batch = fit.get("validation_batch_size", batch)
         return data_module.adapt(value, batch=batch, shuffle=fit.get("shuffle", True), what=role)
 
-    def _callbacks(self) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, known: Any) -> list[Any]:
+        """Return the user's callbacks, which must be of the module `known`."""
         made = call(self.functions.get("callbacks"), self.offered)
         if made is None:
             return []
         callbacks = list(made) if isinstance(made, (list, tuple)) else [made]
         for callback in callbacks:
-            if not isinstance(callback, keras.callbacks.Callback):
-                raise Refused("callbacks()", f"it returned {callback!r}, not a Keras callback.")
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
+            if not isinstance(callback, known.Callback):
+                what = known.Callback.__module__.partition(".")[0]
+                raise Refused("callbacks()", f"it returned {callback!r}, not a callback of {what}.")
+            if isinstance(callback, known.BackupAndRestore):
                 raise Refused(
                     "BackupAndRestore",
                     "several workers can't share its folder.",
@@ -156,7 +159,7 @@ class _Training:
             self._keep_apart(callback)
         return callbacks
 
-    def _keep_apart(self, callback: keras.callbacks.Callback) -> None:
+    def _keep_apart(self, callback: Any) -> None:
         """Have a callback of another worker than 0 write into that worker's own folder."""
         attribute = _WRITERS.get(type(callback).__name__)
         if self.job.chief or attribute is None:
@@ -177,7 +180,7 @@ class _Training:
             arguments |= validation.validation_arguments
         return arguments
 
-    def _started(self, model: keras.Model, first_epoch: int, data: data_module.Data) -> Started:
+    def _started(self, model: Any, first_epoch: int, data: data_module.Data) -> Started:
         request = self.job.request
         return Started(
             workers=self.job.workers,
@@ -205,7 +208,7 @@ class _Training:
             for code, message in warnings:
                 self.control.say(Warned(code=code, message=message, worker=0))
 
-    def _save(self, model: keras.Model, reporter: Reporter) -> None:
+    def _save(self, model: Any, reporter: Reporter) -> None:
         """Send the trained state, the history and a `.keras` file for those who take it away."""
         if not self.job.chief:
             return
@@ -218,10 +221,10 @@ class _Training:
         self._save_keras(model)
         reporter.send_files()
 
-    def _save_keras(self, model: keras.Model) -> None:
+    def _save_keras(self, model: Any) -> None:
         path = self.job.scratch.parent / f"{self.job.scratch.name}.keras"
         try:
-            model.save(path)
+            framework.of_model(model).save(model, str(path))
         except Exception as error:  # a custom layer without get_config: the weights are there
             self._warn([("model-file", f"no {RunDir.MODEL} was written: {error}")])
             return

@@ -120,7 +120,7 @@ class _Function:
             return self._run(iterator, self._functions())
 
     def _functions(self) -> tuple[Any, Any]:
-        exact = self._needs_exact or _wants_exact_logs(self._model)
+        exact = self._needs_exact or wants_exact_logs(self._model)
         if exact not in self._made:
             self._made[exact] = self._make(exact)
         return self._made[exact]
@@ -150,7 +150,7 @@ class _Function:
         strategy = model.distribute_strategy
 
         def replica_step(data: Any) -> Any:
-            with entered(Step(count_examples(data))), _own_randomness():
+            with entered(Step(count_examples(data))), own_randomness():
                 return self._logs(data, exact)
 
         @tf.autograph.experimental.do_not_convert
@@ -214,7 +214,7 @@ def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[
 
 
 @contextlib.contextmanager
-def _own_randomness() -> Iterator[None]:
+def own_randomness() -> Iterator[None]:
     """Have `tf.random` operations of a traced step draw differently on each worker."""
     if tf.executing_eagerly() or not replica_index():
         yield
@@ -360,7 +360,7 @@ def exact_batch_logs(wanted: bool) -> None:
     _exact_batch_logs = wanted
 
 
-def _wants_exact_logs(model: Any) -> bool:
+def wants_exact_logs(model: Any) -> bool:
     return _exact_batch_logs or bool(vars(model).get("_nbtrain_batch_hooks"))
 
 
@@ -374,22 +374,23 @@ def _callback_list_init(
     """
     original(self, callbacks, *args, **kwargs)
     model = kwargs.get("model")
-    looks = any(_looks_at_batches(c) for c in self.callbacks)
+    looks = any(looks_at_batches(c, keras.callbacks) for c in self.callbacks)
     if model is not None and (looks or kwargs.get("add_history")):
         object.__setattr__(model, "_nbtrain_batch_hooks", looks)
 
 
-def _looks_at_batches(callback: Any) -> bool:
+def looks_at_batches(callback: Any, known: Any) -> bool:
+    """Tell whether a callback looks at the logs of batches; `known` is its Keras' module."""
     kind = type(callback)
     if kind.__module__.split(".")[:-1] == __name__.split(".")[:-1]:
         return False  # nbtrain's own
-    if kind in (keras.callbacks.History, keras.callbacks.ProgbarLogger):
+    if kind in (known.History, known.ProgbarLogger):
         return False
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+    if isinstance(callback, known.ModelCheckpoint):
         return bool(callback.save_freq != "epoch")
-    if isinstance(callback, keras.callbacks.TensorBoard):
+    if isinstance(callback, known.TensorBoard):
         return bool(callback.update_freq != "epoch")
-    base = keras.callbacks.Callback
+    base = known.Callback
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(base, name)
         for name in ("on_batch_end", "on_train_batch_end", "on_test_batch_end")
@@ -606,15 +607,27 @@ def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) ->
     step = current()
     if step is None:
         return original(self, inputs, mask)
-    axes = self._reduction_axes
+    axes, channels = self._reduction_axes, inputs.shape[self.axis]
+    mean, variance, _ = whole_moments(
+        inputs, axes, channels, mask, step, guard=keras.config.epsilon()
+    )
+    return mean, variance
+
+
+def whole_moments(
+    inputs: Any, axes: list[int], channels: int, mask: Any, step: Step, *, guard: float = 0.0
+) -> tuple[Any, Any, Any]:
+    """Return mean, variance and number of the values of each channel, over all workers.
+
+    `guard` is added to the number of values that a mask leaves.
+    """
     shape = [1 if i in axes else d for i, d in enumerate(inputs.shape)]
-    channels = inputs.shape[self.axis]
     if mask is None:
         weights, guard = tf.ones([1] * len(shape), inputs.dtype), 0.0
         count = tf.cast(tf.size(inputs) // channels, inputs.dtype)
     else:
         # Keras takes the mask for one value for each position, and the channels for the last axis.
-        weights, guard = tf.cast(tf.expand_dims(mask, -1), inputs.dtype), keras.config.epsilon()
+        weights = tf.cast(tf.expand_dims(mask, -1), inputs.dtype)
         count = tf.reduce_sum(weights * tf.ones_like(inputs[..., :1]))
     mean = tf.math.divide_no_nan(tf.reduce_sum(inputs * weights, axis=axes), count)
     centred = tf.square(inputs - tf.reshape(mean, shape)) * weights
@@ -625,7 +638,7 @@ def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) ->
     mean = tf.reduce_sum(counts * means, axis=0) / whole
     between = tf.reduce_sum(counts * tf.square(means - mean), axis=0)
     variance = (tf.reduce_sum(spreads, axis=0) + between) / whole
-    return mean, variance
+    return mean, variance, whole
 
 
 #: Operations of `keras.src.backend.tensorflow.nn` that fail on a batch of no examples.
@@ -635,7 +648,7 @@ _CANNOT_DO_NOTHING = (
 )
 
 
-def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+def not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
     """Wrap convolutions and pools: an empty shard is computed with a row of zeros.
 
     oneDNN's convolution of no examples has the shape of its input, and the gradient of its
@@ -715,28 +728,29 @@ def install() -> None:
     tf_trainer.TFEpochIterator.__init__ = _epoch_iterator_init
     loss_module.scale_loss_for_distribution = _identity
     loss_module.unscale_loss_for_distribution = _identity
-    _wrap(CallbackList, "__init__", _callback_list_init)
-    _wrap(loss_module.Loss, "__call__", keras_whole.loss_call)
-    _wrap(CompileLoss, "call", _compile_loss_call)
-    _wrap(tf.nn, "compute_average_loss", _compute_average_loss)
-    _wrap(tf.nn, "scale_regularization_loss", _scale_regularization_loss)
-    _wrap(tf.GradientTape, "gradient", _gradient)
-    _wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
-    _wrap(loss_module, "reduce_values", _reduce_values)
-    _wrap(loss_module, "apply_mask", _apply_mask)
-    _wrap(BaseOptimizer, "apply", _apply)
-    _wrap(LossScaleOptimizer, "apply", _apply)
-    _wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
-    _wrap(BatchNormalization, "_moments", _moments)
+    wrap(CallbackList, "__init__", _callback_list_init)
+    wrap(loss_module.Loss, "__call__", keras_whole.loss_call)
+    wrap(CompileLoss, "call", _compile_loss_call)
+    wrap(tf.nn, "compute_average_loss", _compute_average_loss)
+    wrap(tf.nn, "scale_regularization_loss", _scale_regularization_loss)
+    wrap(tf.GradientTape, "gradient", _gradient)
+    wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
+    wrap(loss_module, "reduce_values", _reduce_values)
+    wrap(loss_module, "apply_mask", _apply_mask)
+    wrap(BaseOptimizer, "apply", _apply)
+    wrap(LossScaleOptimizer, "apply", _apply)
+    wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
+    wrap(BatchNormalization, "_moments", _moments)
     for name in _CANNOT_DO_NOTHING:
-        _wrap(backend.nn, name, _not_on_nothing)
-    _wrap(Mean, "update_state", _mean_update_state)
-    _wrap(SeedGenerator, "next", _seed_next)
-    _wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
+        wrap(backend.nn, name, not_on_nothing)
+    wrap(Mean, "update_state", _mean_update_state)
+    wrap(SeedGenerator, "next", _seed_next)
+    wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
     CollectiveAllReduceExtended._use_merge_call = lambda self: False
 
 
-def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+def wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Replace a function by `wrapper`, which gets the original first."""
     original = getattr(owner, name)
 
     @functools.wraps(original)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms, replay
+from . import checkpoint, framework, keras_mwms
 from .checkpoint import State
 from .events import EpochEnd, Progress, Started, Warned
 from .payload import PRIVATE
@@ -41,26 +41,33 @@ class Reporter(keras.callbacks.Callback):
         Makes the event that says what is being trained.
     came_along
         Files in the scratch folder that are the user's own.
+
+    Attributes
+    ----------
+    callback
+        What to give to `fit`: the reporter as a callback of the model's Keras.
     """
 
     def __init__(
         self,
         control: Control,
-        model: keras.Model,
+        model: Any,
         strategy: tf.distribute.Strategy,
         data: Any,
-        others: list[keras.callbacks.Callback],
+        others: list[Any],
         resume: State | None,
-        started: Callable[[keras.Model, int, Any], Started],
+        started: Callable[[Any, int, Any], Started],
         came_along: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.control, self.strategy, self.data = control, strategy, data
         self._trained, self._resume, self._started = model, resume, started
-        self.history = keras.callbacks.History()
+        own = framework.of_model(model)
+        self.history = own.callbacks.History()
         self._remembering = [*others, self.history]
         self._chief = control.job.chief
-        self._iterator = replay.remember(model)
+        self._feed = own.feed(model, resume.epoch if resume else 0)
+        self.callback = own.callback(self)
         self._first_epoch = 0
         self._epoch = 0
         self._done_epochs = 0
@@ -86,6 +93,7 @@ class Reporter(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Restore the state: model and optimizer are built by now, and callbacks have begun."""
         if self._resume is not None:
+            self._feed.build()
             checkpoint.restore(self._trained, self._resume.variables)
             checkpoint.restore_callbacks(self._remembering, self._resume.callbacks)
             self._replay(self._resume.epoch)
@@ -97,9 +105,7 @@ class Reporter(keras.callbacks.Callback):
         """Bring the data to where it was."""
         if epochs:
             self.control.phase("building", f"brings the data to epoch {epochs + 1}")
-            replay.replay(
-                self._iterator(), epochs, self._trained.steps_per_execution, self.control.advance
-            )
+            self._feed.replay(self.control.advance)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to count steps."""

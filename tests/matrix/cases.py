@@ -1024,4 +1024,4 @@ def diverging_state() -> dict[str, Any]:
     return basic(model=dense(layers=layers))
 
 
-from . import custom_cases, data_cases  # noqa: E402, F401  - they register themselves
+from . import custom_cases, data_cases, tf_keras_cases  # noqa: E402, F401  - they register themselves
