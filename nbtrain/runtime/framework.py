@@ -187,6 +187,12 @@ def imported_tf_keras() -> Any:
     return found if hasattr(found, "Model") else None  # not while it is being imported
 
 
+def is_sequence(value: Any) -> bool:
+    """Tell whether data are a `tf_keras.utils.Sequence`."""
+    tf_keras = imported_tf_keras()
+    return tf_keras is not None and isinstance(value, tf_keras.utils.Sequence)
+
+
 def set_random_seed(seed: int) -> None:
     """Seed Python, NumPy, TensorFlow and the Keras in use.
 

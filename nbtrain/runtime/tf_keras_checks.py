@@ -115,12 +115,6 @@ def _check_compile_options(model: tf_keras.Model) -> None:
 
 
 def _check_layer(layer: Any) -> None:
-    if getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
-        raise Refused(
-            f"{type(layer).__name__}(stateful=True)",
-            "its state belongs to the rows of a batch, and each worker has only some of them.",
-            "Train with --workers 1, or give the state as an input.",
-        )
     if not isinstance(layer, BatchNormalizationBase):
         return
     if layer.virtual_batch_size is not None:

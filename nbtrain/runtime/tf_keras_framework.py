@@ -47,7 +47,7 @@ class TfKeras:
 
     def variables(self, model: tf_keras.Model) -> list[Named]:
         """Return the variables of a model, without those of optimizers and metrics."""
-        metrics = {id(v) for m in model.metrics for v in m.variables}
+        metrics = {id(v) for m in tf_keras_mwms.metrics_of(model) for v in m.variables}
         found = [v for v in model.variables if id(v) not in metrics]
         for variable in found:
             tf_keras_mwms.read_first_replica(variable)
@@ -85,8 +85,9 @@ class TfKeras:
 
         Its metrics are written as well, which else are read with a collective.
         """
-        for variable in [*model.variables, *(v for m in model.metrics for v in m.variables)]:
-            tf_keras_mwms.read_first_replica(variable)
+        for metric in tf_keras_mwms.metrics_of(model):
+            for variable in metric.variables:
+                tf_keras_mwms.read_first_replica(variable)
         model.save(path)
 
 

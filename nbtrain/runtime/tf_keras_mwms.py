@@ -174,7 +174,7 @@ def _is_number(value: Any) -> bool:
 
 def _make_train_function(self: Any, force: bool = False) -> Any:
     """Replace `Model.make_train_function`."""
-    _prepare_metrics(self.metrics)
+    _prepare_metrics(metrics_of(self))
     if self.train_function is None or force:
         self.train_function = Function(self, "train_step", self._train_counter)
     return self.train_function
@@ -182,7 +182,7 @@ def _make_train_function(self: Any, force: bool = False) -> Any:
 
 def _make_test_function(self: Any, force: bool = False) -> Any:
     """Replace `Model.make_test_function`."""
-    _prepare_metrics(self.metrics)
+    _prepare_metrics(metrics_of(self))
     if self.test_function is None or force:
         self.test_function = Function(self, "test_step", self._test_counter)
     return self.test_function
@@ -193,10 +193,9 @@ def _callback_list_init(
 ) -> None:
     """Wrap `CallbackList.__init__`: notice callbacks that look at the logs of every batch."""
     original(self, callbacks, *args, **kwargs)
-    model = kwargs.get("model")
-    if model is not None:
-        looks = any(looks_at_batches(c, tf_keras.callbacks) for c in self.callbacks)
-        object.__setattr__(model, "_nbtrain_batch_hooks", looks)
+    model = kwargs.get("model")  # an `evaluate` of a callback has a list of its own
+    if model is not None and any(looks_at_batches(c, tf_keras.callbacks) for c in self.callbacks):
+        object.__setattr__(model, "_nbtrain_batch_hooks", True)
 
 
 # -- tf_keras/src/engine/data_adapter.py ----------------------------------------------------------
@@ -389,6 +388,12 @@ def _metrics_build(original: Callable[..., Any], self: Any, y_pred: Any, y_true:
     """Wrap `MetricsContainer.build`."""
     original(self, y_pred, y_true)
     _prepare_metrics(self.metrics)
+
+
+def metrics_of(model: Any) -> list[Any]:
+    """Return all metrics of a model, also those that its `metrics` leaves out."""
+    kept = [m for layer in model._flatten_layers() for m in layer._metrics]
+    return list({id(m): m for m in [*model.metrics, *kept]}.values())
 
 
 def _prepare_metrics(metrics: list[Any]) -> None:

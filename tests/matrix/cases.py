@@ -550,7 +550,7 @@ def steps_per_execution() -> dict[str, Any]:
 
 @case("run_eagerly", "training steps", batch=16)
 def run_eagerly() -> dict[str, Any]:
-    return basic(model=dense(run_eagerly=True))
+    return basic(model=dense(run_eagerly=True), dataset=lambda: xy(49))
 
 
 # -- optimizers -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def train(case, out):
     if functions.get("callbacks"):
         arguments["callbacks"] = functions["callbacks"]()
     history = model.fit(**arguments, epochs=case.epochs, verbose=0)
-    variables = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    variables = {f"model/{i}": v for i, v in enumerate(weights(model))}
     for name, optimizer in optimizers(model).items():
         variables |= {f"{name}/{i}": v for i, v in enumerate(optimizer_variables(optimizer))}
     np.savez(out, **{k: np.array(v.numpy(), dtype="float64") for k, v in variables.items()})
@@ -61,6 +61,16 @@ def as_arguments(data, batch):
     if isinstance(data, (dict, np.ndarray)):
         return {"x": data} | ({"batch_size": batch} if batch else {})
     return {"x": data}
+
+
+def weights(model):
+    """Return the variables of a model; tf_keras counts those of metrics among them."""
+    import keras
+
+    if isinstance(model, keras.Model):
+        return model.variables
+    metrics = {id(v) for m in model.metrics for v in m.variables}
+    return [v for v in model.variables if id(v) not in metrics]
 
 
 def optimizers(model):

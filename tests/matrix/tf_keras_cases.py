@@ -383,19 +383,6 @@ def tfk_normalization() -> dict[str, Any]:
     return basic(model=dense(layers=layers))
 
 
-@case("LSTM(stateful=True)", "tf_keras: layers", batch=16, refused="stateful|batch_size", full=True)
-def tfk_stateful() -> dict[str, Any]:
-    def model() -> Any:
-        import tf_keras
-
-        layers = tf_keras.layers
-        m = tf_keras.Sequential([layers.LSTM(3, stateful=True, batch_input_shape=(16, 3, 2))])
-        m.compile("adam", "mse")
-        return m
-
-    return basic(model=model, validation=None)
-
-
 # -- training steps and metrics -------------------------------------------------------------------
 
 
@@ -550,7 +537,7 @@ def tfk_subclassed() -> dict[str, Any]:
         class Net(tf_keras.Model):
             def __init__(self) -> None:
                 super().__init__()
-                self.hidden = tf_keras.layers.Dense(8)
+                self.hidden = tf_keras.layers.Dense(8, use_bias=False)
                 self.norm = tf_keras.layers.BatchNormalization()
                 self.out = tf_keras.layers.Dense(3)
 
