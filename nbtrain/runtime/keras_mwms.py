@@ -460,12 +460,14 @@ def _reduce_values(
     if step is None or tuple(values.shape) == ():
         return original(values, sample_weight, reduction)
     if reduction == "sum":
-        total = original(values, sample_weight, reduction)
+        total = ops.sum(values)
         return tf.math.divide_no_nan(total, tf.cast(step.weight(), total.dtype))
     if reduction == "mean_with_sample_weight" and sample_weight is not None:
         loss = ops.sum(values)
         divisor = reduce_sum(tf.cast(ops.sum(sample_weight), loss.dtype))
         return tf.math.divide_no_nan(loss, divisor * tf.cast(step.weight(), loss.dtype))
+    if reduction in ("mean", "sum_over_batch_size") and tuple(values.shape) == (0,):
+        return ops.sum(values)  # Keras gives an eager step back the values, which are none
     return original(values, sample_weight, reduction)
 
 
