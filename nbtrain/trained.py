@@ -35,7 +35,7 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
     NotReady
         If the model that is built here is not the one that was trained.
     """
-    from .runtime import checkpoint
+    from .runtime import checkpoint, framework
     from .runtime.payload import Payload, call
 
     opened = Payload.open(payload)
@@ -44,7 +44,8 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
         opened.install(scratch(), visiting=True)
         opened.restore_keras()
         model = call(opened.load()["model"], offered)
-    _build(model, json.loads((state.metadata or {}).get("build", "null")))
+    spec = json.loads((state.metadata or {}).get("build", "null"))
+    framework.of_model(model).build(model, spec, state.variables.keys())
     try:
         checkpoint.restore(model, state.variables)
     except Corrupt as error:
@@ -61,13 +62,6 @@ def scratch() -> Path:
     folder = tempfile.mkdtemp(prefix="nbtrain-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
-
-
-def _build(model: keras.Model, spec: Any) -> None:
-    """Build a model that only knows its shapes from data, and its optimizer."""
-    from .runtime import framework
-
-    framework.of_model(model).build(model, spec)
 
 
 @contextlib.contextmanager

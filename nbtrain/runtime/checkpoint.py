@@ -85,8 +85,7 @@ def restore(model: Any, variables: Mapping[str, np.ndarray[Any, Any]]) -> None:
 
 def is_complete(model: Any) -> bool:
     """Tell whether all optimizers are built, so that all of the state can be seen."""
-    own = framework.of_model(model)
-    return all(map(own.is_built, own.optimizers(model).values()))
+    return framework.of_model(model).is_complete(model)
 
 
 def callback_state(callbacks: Iterable[Any]) -> bytes:

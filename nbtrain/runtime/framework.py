@@ -7,7 +7,7 @@ imported here, since whoever has a model of it has imported it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 import keras
@@ -62,11 +62,14 @@ class Framework(Protocol):
     def optimizer_variables(self, optimizer: Any) -> list[Named]:
         """Return all that an optimizer remembers."""
 
-    def is_built(self, optimizer: Any) -> bool:
-        """Tell whether an optimizer has its variables."""
+    def is_complete(self, model: Any) -> bool:
+        """Tell, at the end of an epoch, whether all optimizers in use have their variables."""
 
-    def build(self, model: Any, spec: Any) -> None:
-        """Build a model from the structure of a batch (`Data.build`), and its optimizer."""
+    def build(self, model: Any, spec: Any, saved: Collection[str]) -> None:
+        """Build a model from the structure of a batch (`Data.build`), and its optimizer.
+
+        `saved` are the keys of what is to be restored.
+        """
 
     def save(self, model: Any, path: str) -> None:
         """Write a trained model as a `.keras` file, on worker 0 alone."""
@@ -112,12 +115,13 @@ class Keras3:
         """Return all that an optimizer remembers."""
         return [(v.path, v) for v in optimizer.variables]
 
-    def is_built(self, optimizer: keras.optimizers.Optimizer) -> bool:
-        """Tell whether an optimizer has its variables."""
-        return bool(optimizer.built)
+    def is_complete(self, model: keras.Model) -> bool:
+        """Tell whether all optimizers have their variables."""
+        return all(optimizer.built for optimizer in self.optimizers(model).values())
 
-    def build(self, model: keras.Model, spec: Any) -> None:
+    def build(self, model: keras.Model, spec: Any, saved: Collection[str]) -> None:
         """Build a model from the structure of a batch, and its optimizer."""
+        del saved
         if not model.built and spec is not None:
             from . import keras_mwms
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -61,19 +61,19 @@ class TfKeras:
         """Return all that an optimizer remembers, learning rate and loss scale included."""
         return [(v.name, v) for v in _optimizer_variables(optimizer)]
 
-    def is_built(self, optimizer: Any) -> bool:
-        """Tell whether an optimizer has its variables."""
-        inner = _inner(optimizer)
-        made = "_hypers_created" if isinstance(inner, OptimizerV2) else "_built"
-        return bool(getattr(inner, made, False))
+    def is_complete(self, model: tf_keras.Model) -> bool:
+        """Return True: an optimizer is built in its first step, or is not in use (a GAN's)."""
+        del model
+        return True
 
-    def build(self, model: tf_keras.Model, spec: Any) -> None:
-        """Build a model from the structure of a batch, and its optimizer."""
+    def build(self, model: tf_keras.Model, spec: Any, saved: Collection[str]) -> None:
+        """Build a model from the structure of a batch, and its optimizer if it was in use."""
         if not model.built and spec is not None:
             inputs = _structure(spec[0] if isinstance(spec, list) else spec)
             tf.function(lambda x: model(x, training=False)).get_concrete_function(inputs)
         optimizer = model.optimizer
-        if optimizer is None or self.is_built(optimizer):
+        last = f"optimizer/{len(list(_optimizer_variables(optimizer)))}" if optimizer else ""
+        if last not in saved:
             return
         if isinstance(_inner(optimizer), OptimizerV2):
             optimizer._create_all_weights(model.trainable_variables)
