@@ -17,7 +17,7 @@ from .errors import Refused, VersionMismatch
 from .keras_checks import check_sources, warnings_of_steps
 from .tf_keras_sources import SOURCES
 
-VERSIONS = ("2.21",)
+VERSIONS = ("2.20", "2.21")
 
 _checked: list[bool] = []
 
@@ -37,7 +37,9 @@ def check_versions() -> None:
     _checked.append(True)
 
 
-def check_compiled(model: tf_keras.Model, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
+def check_compiled(
+    model: tf_keras.Model, strategy: tf.distribute.Strategy
+) -> list[tuple[str, str]]:
     """Refuse by name what would not be right; return warnings as (code, message)."""
     if strategy.num_replicas_in_sync < 2:
         return []

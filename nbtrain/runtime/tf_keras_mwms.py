@@ -112,7 +112,7 @@ class Function:
             self._made[exact] = on_iterator
         return self._made[exact]
 
-    def _on_batch(self, *, exact: bool) -> Callable[[Any], Any]:
+    def _on_batch(self, *, exact: bool) -> Any:
         strategy = self._model.distribute_strategy
 
         def replica_step(data: Any) -> Any:
@@ -616,5 +616,3 @@ def install() -> None:
     for layer in _CANNOT_DO_NOTHING:
         _compute_nothing_apart(layer)
     wrap(backend.RandomGenerator, "make_seed_for_stateless_op", _make_seed)
-
-

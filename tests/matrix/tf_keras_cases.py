@@ -352,7 +352,6 @@ def tfk_convolutional() -> dict[str, Any]:
 def tfk_virtual_batches() -> dict[str, Any]:
     def layers() -> Any:
         import tensorflow as tf
-
         from tf_keras.src.layers.normalization import batch_normalization_v1 as v1
 
         del tf
