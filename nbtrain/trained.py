@@ -66,9 +66,12 @@ def scratch() -> Path:
 
 @contextlib.contextmanager
 def _keras_settings() -> Iterator[None]:
-    """Leave Keras' global settings of this process as they were."""
+    """Leave the global settings of this process' Keras and tf_keras as they were."""
     import keras
 
+    from .runtime.payload import set_tf_keras, tf_keras_settings
+
+    of_tf_keras = tf_keras_settings()
     floatx, epsilon = keras.config.floatx(), keras.config.epsilon()
     image, policy = keras.config.image_data_format(), keras.config.dtype_policy()
     try:
@@ -78,3 +81,4 @@ def _keras_settings() -> Iterator[None]:
         keras.config.set_epsilon(epsilon)
         keras.config.set_image_data_format(image)
         keras.config.set_dtype_policy(policy)
+        set_tf_keras(of_tf_keras)
