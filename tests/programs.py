@@ -162,3 +162,13 @@ def keras_callbacks():
     import keras
 
     return [keras.callbacks.CSVLogger("log.csv")]
+
+
+def tf_dot_keras_model():
+    """What people have who set TF_USE_LEGACY_KERAS."""
+    import tensorflow as tf
+
+    m = tf.keras.Sequential([tf.keras.layers.Input((8,)), tf.keras.layers.Dense(2)])
+    m.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert type(m).__module__.startswith("tf_keras.")
+    return m

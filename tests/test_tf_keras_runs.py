@@ -59,6 +59,13 @@ def test_a_killed_trainer_changes_nothing(tmp_path, data, model):
 
 
 @pytest.mark.full
+def test_tf_dot_keras_is_tf_keras_where_the_notebook_has_it_so(monkeypatch):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    run = launch({**BASIC, "model": programs.tf_dot_keras_model}, epochs=1).wait()
+    assert run.status == "succeeded"
+
+
+@pytest.mark.full
 def test_callbacks_are_those_of_tf_keras(tmp_path):
     run = launch({**BASIC, "callbacks": programs.tf_keras_callbacks}, epochs=2).wait()
     assert run.status == "succeeded"

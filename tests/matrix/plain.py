@@ -91,9 +91,11 @@ def optimizers(model):
 
 def optimizer_variables(optimizer):
     """Return what an optimizer has learnt; one that is not used (a GAN's) has nothing."""
+    import keras
+
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        return optimizer.variables if optimizer.built else []
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if not getattr(inner, "built", getattr(inner, "_built", True)):
-        return []
     return inner.variables() if callable(inner.variables) else inner.variables
 
 
