@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nbtrain.errors import RunFailed
-from nbtrain.runtime.events import Failed, Phase, Saved, Started
+from nbtrain.runtime.events import Failed, Phase, Progress, Saved, Started
 
 from . import programs
 from .harness import assert_equal_to_plain, launch, plain
@@ -56,6 +56,18 @@ def test_a_killed_trainer_changes_nothing(tmp_path, data, model):
     (failed,) = [e for e in run.events if isinstance(e, Failed)]
     assert (failed.worker, failed.cause, failed.will_retry) == (1, "lost", True)
     assert [e for e in run.events if isinstance(e, Started)][1].first_epoch >= 3
+
+
+@pytest.mark.full
+def test_stop_ends_at_the_next_step_and_gives_a_model():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    for event in run.watch():
+        if isinstance(event, Progress) and event.epoch >= 1 and event.step >= 1:
+            break
+    run.stop()
+    assert run.status == "stopped"
+    steps = int(run.model.optimizer.iterations.numpy())
+    assert run.history.epoch == list(range(steps // 7))
 
 
 @pytest.mark.full
