@@ -34,7 +34,7 @@ from .captured import Captured
 from .errors import NbtrainError
 from .pickler import SMALL, Pickler, trial
 from .runtime import payload as _format
-from .runtime.payload import aligned
+from .runtime.payload import KERASES, aligned, tf_keras_settings
 from .sources import chosen_files, is_own, is_own_path, own_modules
 from .sources import runtime_zip as runtime_zip
 
@@ -48,6 +48,13 @@ _OWN_ENVIRONMENT = {
     "TF_NUM_INTEROP_THREADS",
     "TF_NUM_INTRAOP_THREADS",
     "KERAS_HOME",
+}
+#: What tf_keras begins with.
+_TF_KERAS_DEFAULTS = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "image_data_format": "channels_last",
+    "dtype_policy": "float32",
 }
 _PACKAGES = ("nbtrain", "tensorflow", "keras", "tf_keras", "numpy", "cloudpickle")
 
@@ -122,6 +129,7 @@ def pack(
     ]
     header = {"format": _format.FORMAT, "versions": versions(), "roles": list(functions)}
     header |= {"environment": _environment(), "keras": _keras_settings()}
+    header["tf_keras"] = _tf_keras_settings()
     sha256, count = _write(Path(path), header, sections, progress)
     found = _all_captured(functions)
     return Packed(
@@ -164,7 +172,7 @@ class _Pickled:
 
 def _pickle(functions: Mapping[str, Any]) -> _Pickled:
     pickled = _Pickled()
-    custom = list(_custom_objects(pickled.warnings))
+    custom = {name: list(_custom_objects(name, pickled.warnings)) for name in KERASES}
     pickler = Pickler(pickled, pickled.buffer)
     try:
         pickler.dump({"functions": dict(functions), "custom_objects": custom})
@@ -220,6 +228,15 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _tf_keras_settings() -> dict[str, Any] | None:
+    """Return the settings of tf_keras, if they are not those that it has anyway.
+
+    Else workers would have to import it for a notebook that has it without using it.
+    """
+    settings = tf_keras_settings()
+    return None if settings == _TF_KERAS_DEFAULTS else settings
+
+
 def _keras_settings() -> dict[str, Any] | None:
     """Return Keras' global settings; None if the notebook has not imported Keras."""
     keras = sys.modules.get("keras")
@@ -238,12 +255,12 @@ def _keras_settings() -> dict[str, Any] | None:
     }
 
 
-def _custom_objects(warnings: list[str]) -> Iterator[tuple[str, Any, bool]]:
-    """Yield the custom objects registered with Keras: name, object, whether by the decorator.
+def _custom_objects(package: str, warnings: list[str]) -> Iterator[tuple[str, Any, bool]]:
+    """Yield the custom objects registered with a Keras: name, object, whether by the decorator.
 
     Those of libraries are registered when the library is imported, in the worker too.
     """
-    keras = sys.modules.get("keras")
+    keras = sys.modules.get(package)
     if not hasattr(keras, "saving"):
         return
     assert keras is not None

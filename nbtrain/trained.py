@@ -35,7 +35,7 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
     NotReady
         If the model that is built here is not the one that was trained.
     """
-    from .runtime import checkpoint
+    from .runtime import checkpoint, framework
     from .runtime.payload import Payload, call
 
     opened = Payload.open(payload)
@@ -44,7 +44,8 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
         opened.install(scratch(), visiting=True)
         opened.restore_keras()
         model = call(opened.load()["model"], offered)
-    _build(model, json.loads((state.metadata or {}).get("build", "null")))
+    spec = json.loads((state.metadata or {}).get("build", "null"))
+    framework.of_model(model).build(model, spec, state.variables.keys())
     try:
         checkpoint.restore(model, state.variables)
     except Corrupt as error:
@@ -63,22 +64,14 @@ def scratch() -> Path:
     return Path(folder)
 
 
-def _build(model: keras.Model, spec: Any) -> None:
-    """Build a model that only knows its shapes from data, and its optimizer."""
-    if not model.built and spec is not None:
-        from .runtime import keras_mwms
-
-        keras_mwms.build_from_spec(model, spec)
-    optimizer = model.optimizer
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
-
-
 @contextlib.contextmanager
 def _keras_settings() -> Iterator[None]:
-    """Leave Keras' global settings of this process as they were."""
+    """Leave the global settings of this process' Keras and tf_keras as they were."""
     import keras
 
+    from .runtime.payload import set_tf_keras, tf_keras_settings
+
+    of_tf_keras = tf_keras_settings()
     floatx, epsilon = keras.config.floatx(), keras.config.epsilon()
     image, policy = keras.config.image_data_format(), keras.config.dtype_policy()
     try:
@@ -88,3 +81,4 @@ def _keras_settings() -> Iterator[None]:
         keras.config.set_epsilon(epsilon)
         keras.config.set_image_data_format(image)
         keras.config.set_dtype_policy(policy)
+        set_tf_keras(of_tf_keras)

@@ -36,7 +36,14 @@ validation = getattr(programs, {validation!r})() if {validation!r} else None
 arguments = dict(zip("xy", data), batch_size={batch}) if isinstance(data, tuple) else dict(x=data)
 history = model.fit(**arguments, epochs={epochs}, validation_data=validation, verbose=0)
 assert "nbtrain" not in sys.modules
-np.savez({out!r}, *[v.numpy() for v in model.variables + model.optimizer.variables])
+optimizers = [model.optimizer, *[o for o in [getattr(model, "own", None)] if o is not None]]
+variables = [v.numpy() for v in model.variables]
+for optimizer in optimizers:
+    variables += [v.numpy() for v in optimizer.variables]
+    rate = getattr(optimizer, "_learning_rate", None)
+    if not isinstance(model, keras.Model):  # tf_keras leaves the rate out
+        variables.append(rate.numpy())
+np.savez({out!r}, *variables)
 print(json.dumps(history.history))
 """
 

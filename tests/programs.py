@@ -310,3 +310,69 @@ def permuted_by_no_seed():
     x, y = _xy()
     order = np.random.default_rng().permutation(len(x))
     return tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(32)
+
+
+def tf_keras_model():
+    import tf_keras
+
+    m = tf_keras.Sequential(
+        [
+            tf_keras.layers.Input((8,)),
+            tf_keras.layers.Dense(16, activation="relu", use_bias=False),
+            tf_keras.layers.BatchNormalization(),
+            tf_keras.layers.Dense(2),
+        ]
+    )
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile("adam", loss, metrics=["accuracy"])
+    return m
+
+
+def tf_keras_own_step():
+    """A subclassed model, not built, whose step uses an optimizer of its own."""
+    import tensorflow as tf
+    import tf_keras
+
+    class Net(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = tf_keras.layers.Dense(16, activation="relu")
+            self.out = tf_keras.layers.Dense(2)
+            self.own = tf_keras.optimizers.Adam(0.01)
+
+        def call(self, x):
+            return self.out(self.hidden(x))
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            weights = self.trainable_variables
+            self.own.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+    m = Net()
+    m.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return m
+
+
+def tf_keras_callbacks():
+    import tf_keras
+
+    return [tf_keras.callbacks.CSVLogger("log.csv"), tf_keras.callbacks.TerminateOnNaN()]
+
+
+def keras_callbacks():
+    import keras
+
+    return [keras.callbacks.CSVLogger("log.csv")]
+
+
+def tf_dot_keras_model():
+    """What people have who set TF_USE_LEGACY_KERAS."""
+    import tensorflow as tf
+
+    m = tf.keras.Sequential([tf.keras.layers.Input((8,)), tf.keras.layers.Dense(2)])
+    m.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert type(m).__module__.startswith("tf_keras.")
+    return m

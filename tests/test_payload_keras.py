@@ -176,6 +176,45 @@ def test_global_settings_of_keras_travel(tmp_path: Path) -> None:
     assert result == ["float64", 1e-5, "channels_first", "mixed_bfloat16"]
 
 
+OF_TF_KERAS = """
+import tf_keras
+@tf_keras.saving.register_keras_serializable("mine")
+class Twice(tf_keras.layers.Layer):
+    def call(self, x): return 2 * x
+
+def model(): return tf_keras.saving.get_custom_objects()["mine>Twice"]
+"""
+
+
+def test_settings_and_registrations_of_tf_keras_travel(tmp_path: Path) -> None:
+    import tf_keras
+
+    notebook = Notebook()(OF_TF_KERAS)
+    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        payload = packed({"model": notebook["model"]}, tmp_path)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+        tf_keras.saving.get_custom_objects().clear()
+    code = """
+        import tf_keras
+        policy = tf_keras.mixed_precision.global_policy().name
+        result = [policy, f["model"]().__name__]
+        """
+    assert worker(payload, code, keras=True) == ["mixed_bfloat16", "Twice"]
+
+
+def test_tf_keras_is_not_imported_for_a_notebook_that_does_not_use_it(tmp_path: Path) -> None:
+    import tf_keras  # noqa: F401
+
+    payload = packed({"dataset": 1}, tmp_path)
+    code = """
+        import nbtrain_runtime.fit, nbtrain_runtime.framework
+        result = "tf_keras" in sys.modules
+        """
+    assert worker(payload, code, keras=True) is False
+
+
 def test_a_quantized_dtype_policy_travels(tmp_path: Path) -> None:
     keras.config.set_dtype_policy(keras.dtype_policies.QuantizedDTypePolicy("int8", "float32"))
     try:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import keras
 import numpy as np
 
-from . import tensors
+from . import framework, tensors
 from .errors import Corrupt
 
 _CALLBACKS = "callbacks"
@@ -60,15 +59,15 @@ def pieces(state: State, build: Any = None) -> Iterable[memoryview]:
     return tensors.chunks(arrays, metadata)
 
 
-def snapshot(model: keras.Model) -> dict[str, np.ndarray[Any, Any]]:
+def snapshot(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     """Return copies of the variables of a model and of its optimizers.
 
     Metrics are left out: they start afresh with every epoch.
     """
-    return {name: np.array(value) for name, value in _named(model)}
+    return {key: np.array(v.numpy()) for key, _, v in framework.named_variables(model)}
 
 
-def restore(model: keras.Model, variables: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def restore(model: Any, variables: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Put saved values into a built model and its built optimizers.
 
     Values of the model alone leave the optimizers as they are.
@@ -79,43 +78,24 @@ def restore(model: keras.Model, variables: Mapping[str, np.ndarray[Any, Any]]) -
         If the variables are not those of this model.
     """
     parts = {name.split("/")[0] for name in variables}
-    for name, variable in _named(model):
-        if name.split("/")[0] not in parts:
+    for key, name, variable in framework.named_variables(model):
+        if key.split("/")[0] not in parts:
             continue
-        if name not in variables or tuple(variables[name].shape) != tuple(variable.shape):
-            raise Corrupt(f"the saved state does not fit the model: {name} ({variable.path})")
-        variable.assign(variables[name])
+        if key not in variables or tuple(variables[key].shape) != tuple(variable.shape):
+            raise Corrupt(f"the saved state does not fit the model: {key} ({name})")
+        variable.assign(variables[key])
 
 
-def optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
-    """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
-    found = {}
-    if model.optimizer is not None:
-        found["optimizer"] = model.optimizer
-    for name, value in vars(model).items():
-        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer:
-            found[f"optimizer.{name}"] = value
-    return found
-
-
-def is_complete(model: keras.Model) -> bool:
+def is_complete(model: Any) -> bool:
     """Tell whether all optimizers are built, so that all of the state can be seen."""
-    return all(optimizer.built for optimizer in optimizers(model).values())
-
-
-def _named(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
-    for i, variable in enumerate(model.variables):
-        yield f"model/{i}", variable
-    for name, optimizer in optimizers(model).items():
-        for i, variable in enumerate(optimizer.variables):
-            yield f"{name}/{i}", variable
+    return framework.of_model(model).is_complete(model)
 
 
 #: What callbacks remember: for each its class and the pickled values of its attributes.
 Memory = list[tuple[str, dict[str, bytes]]]
 
 
-def callback_memory(callbacks: Iterable[keras.callbacks.Callback]) -> Memory:
+def callback_memory(callbacks: Iterable[Any]) -> Memory:
     """Return what callbacks remember (patience, best weights, ...).
 
     What does not pickle (an open file) is the callback's own to make again.
@@ -145,7 +125,7 @@ def callback_state(memory: Memory, initial: Memory) -> bytes:
     return bytes(cloudpickle.dumps(changed))
 
 
-def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], state: bytes) -> None:
+def restore_callbacks(callbacks: Iterable[Any], state: bytes) -> None:
     """Give callbacks back what they, or worker 0's of the same class, remembered."""
     if not state:
         return

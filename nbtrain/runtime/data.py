@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from . import framework
 from .errors import Refused
 
 #: Keras' own default for arrays.
@@ -70,7 +71,7 @@ def note_spec(source: Any, spec: Any) -> None:
 
     Reading a batch beforehand to find out might change what comes: it may draw random numbers.
     """
-    if isinstance(source, keras.utils.PyDataset) or _is_generator(source):
+    if _makes_batches(source) or _is_generator(source):
         _seen[id(source)] = spec
 
 
@@ -100,7 +101,7 @@ def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "da
         batch = None  # --batch is for training; what validates has batches of its own
     if isinstance(value, tf.data.Dataset):
         return _dataset(value, batch, where)
-    if isinstance(value, keras.utils.PyDataset):
+    if _makes_batches(value):
         return _py_dataset(value, batch, where)
     if _is_generator(value):
         return _generator(value, batch, where)
@@ -158,14 +159,19 @@ def _is_batched(dataset: tf.data.Dataset) -> bool:
     return any(s.rank is None or (s.rank > 0 and s[0] is None) for s in shapes)
 
 
-def _py_dataset(value: keras.utils.PyDataset, batch: int | None, where: str) -> Data:
+def _makes_batches(value: Any) -> bool:
+    return isinstance(value, keras.utils.PyDataset) or framework.is_sequence(value)
+
+
+def _py_dataset(value: Any, batch: int | None, where: str) -> Data:
     if batch is not None:
-        raise Refused(where, "a PyDataset makes its own batches.", "Leave --batch out.")
+        kind = "Sequence" if framework.is_sequence(value) else "PyDataset"
+        raise Refused(where, f"a {kind} makes its own batches.", "Leave --batch out.")
     own = getattr(value, "batch_size", None)  # what most call it; it is for showing only
     return Data(
         {"x": value},
         batch=own if isinstance(own, int) else None,
-        steps=value.num_batches,
+        steps=len(value) if framework.is_sequence(value) else value.num_batches,
         examples=None,
     )
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, keras_mwms, same_data, shard
+from . import checkpoint, framework, keras_mwms, same_data, shard
 from . import data as data_module
 from .agent import versions
 from .errors import Refused
@@ -47,7 +46,7 @@ def train(job: Job, control: Control) -> None:
     payload.restore_keras()
     functions = payload.load()
     control.phase("building", "calls model() and dataset()")
-    keras.utils.set_random_seed(job.request.seed)
+    framework.set_random_seed(job.request.seed)
     _Training(job, control, functions, strategy, payload.files).run()
 
 
@@ -66,6 +65,14 @@ def _set_threads(workers: int) -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     tf.config.threading.set_intra_op_parallelism_threads(max(1, (cores or 1) // workers))
+
+
+def _is_a(callback: Any, kind: str) -> bool:
+    """Tell whether a callback is of a stock class, of Keras 3 or tf_keras, or of one made of it."""
+    return any(
+        c.__name__ == kind and c.__module__.startswith(("keras.", "tf_keras."))
+        for c in type(callback).__mro__
+    )
 
 
 class _Training:
@@ -92,7 +99,7 @@ class _Training:
         """Build, train and save."""
         self._save(*self.fitted())
 
-    def fitted(self) -> tuple[keras.Model, Reporter]:
+    def fitted(self) -> tuple[Any, Reporter]:
         """Return the trained model; everything happens in the order of a plain script."""
         request = self.job.request
         model = self._model()
@@ -104,8 +111,9 @@ class _Training:
             self._warn([("shard-file", _BY_FILE)])
         for role, data in (("dataset", train_data), ("validation", validation)):
             same_data.check_before(data, role, self.strategy)
-        callbacks = self._callbacks()
-        self._warn(keras_mwms.check_compiled(model, self.strategy))
+        own = framework.of_model(model)
+        callbacks = self._callbacks(own.callbacks)
+        self._warn(own.check_compiled(model, self.strategy))
         reporter = self._reporter(model, train_data, callbacks)
         arguments = self._arguments(train_data, validation)
         first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
@@ -115,19 +123,15 @@ class _Training:
                     **arguments,
                     epochs=request.epochs,
                     initial_epoch=first_epoch,
-                    callbacks=[*callbacks, reporter.history, reporter],
+                    callbacks=[*callbacks, reporter.history, reporter.callback],
                 )
         except Stopped:
             pass
         return model, reporter
 
-    def _reporter(
-        self,
-        model: keras.Model,
-        data: data_module.Data,
-        callbacks: list[keras.callbacks.Callback],
-    ) -> Reporter:
-        history = keras.callbacks.History()
+    def _reporter(self, model: Any, data: data_module.Data, callbacks: list[Any]) -> Reporter:
+        own = framework.of_model(model)
+        history = own.callbacks.History()
         keeper = Keeper(
             self.control,
             model,
@@ -145,16 +149,18 @@ class _Training:
             keeper,
             history,
             self._started,
-            agrees_each_step=any(map(may_stop_within_epoch, callbacks)),
+            agrees_each_step=any(may_stop_within_epoch(c, own.callbacks) for c in callbacks),
         )
 
-    def _model(self) -> keras.Model:
+    def _model(self) -> Any:
         with self.strategy.scope():
             model = call(self.functions["model"], self.offered)
-        if not isinstance(model, keras.Model):
+        own = framework.of(model)
+        if own is None:
             kind = type(model).__module__ + "." + type(model).__qualname__
             raise Refused("model()", f"it returned {kind}, not a compiled keras.Model.")
-        if not model.compiled:
+        own.install()
+        if not own.is_compiled(model):
             raise Refused(
                 "model()", "the model is not compiled.", "Call model.compile(...) before return."
             )
@@ -170,15 +176,17 @@ class _Training:
             batch = fit.get("validation_batch_size", batch)
         return data_module.adapt(value, batch=batch, shuffle=fit.get("shuffle", True), what=role)
 
-    def _callbacks(self) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, known: Any) -> list[Any]:
+        """Return the user's callbacks, which must be of the module `known`."""
         made = call(self.functions.get("callbacks"), self.offered)
         if made is None:
             return []
         callbacks = list(made) if isinstance(made, (list, tuple)) else [made]
         for callback in callbacks:
-            if not isinstance(callback, keras.callbacks.Callback):
-                raise Refused("callbacks()", f"it returned {callback!r}, not a Keras callback.")
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
+            if not isinstance(callback, known.Callback):
+                what = known.Callback.__module__.partition(".")[0]
+                raise Refused("callbacks()", f"it returned {callback!r}, not a callback of {what}.")
+            if isinstance(callback, known.BackupAndRestore):
                 raise Refused(
                     "BackupAndRestore",
                     "several workers can't share its folder.",
@@ -187,15 +195,16 @@ class _Training:
             self._keep_apart(callback)
         return callbacks
 
-    def _keep_apart(self, callback: keras.callbacks.Callback) -> None:
+    def _keep_apart(self, callback: Any) -> None:
         """Have a callback of another worker than 0 write into that worker's own folder, or not."""
-        attribute = _WRITERS.get(type(callback).__name__)
-        if isinstance(callback, keras.callbacks.RemoteMonitor) and not self.job.chief:
-            callback.on_epoch_end = lambda epoch, logs=None: None  # one of them tells enough
-        if self.job.chief or attribute is None:
+        if self.job.chief:
             return
-        name = Path(str(getattr(callback, attribute))).name
-        setattr(callback, attribute, str(self.job.scratch / name))
+        if _is_a(callback, "RemoteMonitor"):
+            callback.on_epoch_end = lambda epoch, logs=None: None  # one of them tells enough
+        for kind, attribute in _WRITERS.items():
+            if _is_a(callback, kind):
+                name = Path(str(getattr(callback, attribute))).name
+                setattr(callback, attribute, str(self.job.scratch / name))
 
     def _arguments(
         self, train_data: data_module.Data, validation: data_module.Data | None
@@ -210,9 +219,7 @@ class _Training:
             arguments |= validation.validation_arguments
         return arguments
 
-    def _started(
-        self, model: keras.Model, first: tuple[int, int], data: data_module.Data
-    ) -> Started:
+    def _started(self, model: Any, first: tuple[int, int], data: data_module.Data) -> Started:
         request = self.job.request
         return Started(
             workers=request.workers,
@@ -227,13 +234,13 @@ class _Training:
             parameters=model.count_params() if model.built else None,
         )
 
-    def _resume(self, callbacks: list[keras.callbacks.Callback]) -> checkpoint.State | None:
+    def _resume(self, callbacks: list[Any]) -> checkpoint.State | None:
         """Return the state to begin with: the last checkpoint, or what another run gave."""
         if self.job.resume:
             state = checkpoint.read(self.job.resume)
             bring_back(state, self.job.files, self.job.scratch)
             for callback in callbacks:
-                if isinstance(callback, keras.callbacks.CSVLogger):
+                if _is_a(callback, "CSVLogger"):
                     callback.append = True
             return state
         initial = self.functions.get("initial")
@@ -246,7 +253,7 @@ class _Training:
             for code, message in warnings:
                 self.control.say(Warned(code=code, message=message, worker=0))
 
-    def _save(self, model: keras.Model, reporter: Reporter) -> None:
+    def _save(self, model: Any, reporter: Reporter) -> None:
         """Send the trained state, the history and a `.keras` file for those who take it away."""
         if not self.job.chief:
             return
@@ -259,10 +266,10 @@ class _Training:
         self._save_keras(model)
         reporter.keeper.send_files()
 
-    def _save_keras(self, model: keras.Model) -> None:
+    def _save_keras(self, model: Any) -> None:
         path = self.job.scratch.parent / f"{self.job.scratch.name}.keras"
         try:
-            model.save(path)
+            framework.of_model(model).save(model, str(path))
         except Exception as error:  # a custom layer without get_config: the weights are there
             self._warn([("model-file", f"no {RunDir.MODEL} was written: {error}")])
             return

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from . import checkpoint, metric_state, replay
+from . import checkpoint, framework, metric_state
 from .checkpoint import State
 from .events import Warned
 from .payload import PRIVATE
@@ -43,9 +42,9 @@ class Keeper:
     def __init__(
         self,
         control: Control,
-        model: keras.Model,
+        model: Any,
         strategy: tf.distribute.Strategy,
-        remembering: list[keras.callbacks.Callback],
+        remembering: list[Any],
         resume: State | None,
         build: Callable[[], Any],
         came_along: Iterable[str] = (),
@@ -54,7 +53,7 @@ class Keeper:
         self._control, self._model, self._strategy = control, model, strategy
         self._remembering, self._build = remembering, build
         self._initial = checkpoint.callback_memory(remembering)
-        self.iterator = replay.remember(model)
+        self.feed = framework.of_model(model).feed(model, resume.epoch if resume else 0)
         self._schedule = Schedule(
             control.job.request.checkpoint_every, lambda s: agree([s], "max", strategy)[0]
         )
@@ -67,13 +66,14 @@ class Keeper:
 
     def restore(self) -> None:
         """Take model, optimizers, callbacks and data to where they were; when all are built."""
-        why_not = replay.why_not_by_step(self.iterator())
+        why_not = self.feed.why_not_by_step()
         self._by_step = not why_not
         if self.resume is None:
             if why_not and self._schedule.is_by_step and self._control.job.chief:
                 message = f"checkpoints are made at the ends of epochs only: {why_not}"
                 self._control.say(Warned(code="checkpoint-epochs", message=message, worker=0))
             return
+        self.feed.build()
         checkpoint.restore(self._model, self.resume.variables)
         checkpoint.restore_callbacks(self._remembering, self.resume.callbacks)
         self._replay(self.resume.epoch, self.resume.step)
@@ -83,10 +83,9 @@ class Keeper:
         if epochs or steps:
             where = f"epoch {epochs + 1}" + (f", step {steps + 1}" if steps else "")
             self._control.phase("building", f"brings the data to {where}")
-        execution = self._model.steps_per_execution
-        replay.replay(self.iterator(), epochs, execution, self._control.advance)
+        self.feed.replay(self._control.advance)
         if steps:
-            replay.skip(self.iterator(), steps, execution, self._control.advance)
+            self.feed.skip(steps, self._control.advance)
             self._in_epoch = self.resume
 
     def epoch_begins(self) -> None:

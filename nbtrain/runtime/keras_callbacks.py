@@ -5,42 +5,43 @@ from __future__ import annotations
 from types import CodeType
 from typing import Any
 
-import keras
-
 _BATCH_HOOKS = ("on_batch_end", "on_train_batch_end", "on_test_batch_end")
 
 
-def looks_at_batches(callback: keras.callbacks.Callback) -> bool:
-    """Tell whether a callback gets the logs of every batch, other than for showing them."""
+def looks_at_batches(callback: Any, known: Any) -> bool:
+    """Tell whether a callback gets the logs of every batch, other than for showing them.
+
+    `known` is the module of callbacks of its Keras.
+    """
     kind = type(callback)
     if kind.__module__.split(".")[:-1] == __name__.split(".")[:-1]:
         return False  # nbtrain's own
-    if kind in (keras.callbacks.History, keras.callbacks.ProgbarLogger):
+    if kind in (known.History, known.ProgbarLogger):
         return False
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+    if isinstance(callback, known.ModelCheckpoint):
         return bool(callback.save_freq != "epoch")
-    if isinstance(callback, keras.callbacks.TensorBoard):
+    if isinstance(callback, known.TensorBoard):
         return bool(callback.update_freq != "epoch")
-    return any(_is_own(callback, name) for name in _BATCH_HOOKS)
+    return any(_is_own(callback, known, name) for name in _BATCH_HOOKS)
 
 
-def may_stop_within_epoch(callback: keras.callbacks.Callback) -> bool:
+def may_stop_within_epoch(callback: Any, known: Any) -> bool:
     """Tell whether a callback may set `stop_training` after a batch, on one worker only.
 
     Stock ones decide by logs, which are the same on all workers.
     """
     kind = type(callback)
     hooks = (*_BATCH_HOOKS, "on_batch_begin", "on_train_batch_begin")
-    own = [getattr(callback, name) for name in hooks if _is_own(callback, name)]
-    if kind.__module__.startswith("keras.") and kind is not keras.callbacks.LambdaCallback:
+    own = [getattr(callback, name) for name in hooks if _is_own(callback, known, name)]
+    if kind.__module__.startswith(("keras.", "tf_keras.")) and kind is not known.LambdaCallback:
         return False
     methods = [m for m in vars(kind).values() if callable(m)] if own else []
     return any(_mentions(f, "stop_training") for f in (*own, *methods))
 
 
-def _is_own(callback: keras.callbacks.Callback, name: str) -> bool:
+def _is_own(callback: Any, known: Any, name: str) -> bool:
     """Tell whether a callback has a hook of its own, of its class or set on it."""
-    base = getattr(keras.callbacks.Callback, name)
+    base = getattr(known.Callback, name)
     return getattr(getattr(callback, name), "__func__", None) is not base
 
 

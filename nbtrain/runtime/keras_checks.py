@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -45,19 +45,21 @@ def check_versions() -> None:
             "Set KERAS_BACKEND=tensorflow.",
         )
     if not _checked:  # once: afterwards the functions are nbtrain's
-        _check_sources()
+        check_sources("Keras", "keras", keras.__version__, SOURCES)
         _checked.append(True)
 
 
-def _check_sources() -> None:
+def check_sources(
+    name: str, package: str, version: str, sources: Mapping[str, tuple[str, ...]]
+) -> None:
     """Refuse a Keras of a known version whose functions are others: a changed or mixed install."""
-    for path, known in SOURCES.items():
+    for path, known in sources.items():
         found = source_digest(path)
         if found is not None and found not in known:
             raise VersionMismatch(
-                f"{path} of Keras {keras.__version__}",
+                f"{path} of {name} {version}",
                 "it is not the function that nbtrain's changes were tested with.",
-                f"Install Keras anew: pip install --force-reinstall keras=={keras.__version__}",
+                f"Install it anew: pip install --force-reinstall {package}=={version}",
             )
 
 
@@ -94,7 +96,7 @@ def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list
     warnings: list[tuple[str, str]] = []
     for layer in layers:
         warnings += _warnings_of_layer(layer)
-    warnings += _warnings_of_steps(type(model))
+    warnings += warnings_of_steps(type(model), keras.Model)
     return list(dict(warnings).items())
 
 
@@ -182,10 +184,11 @@ def _draws(layer: Any) -> bool:
     return any(known) if known else type(layer).__name__ != "MultiHeadAttention"
 
 
-def _warnings_of_steps(kind: type) -> Iterator[tuple[str, str]]:
+def warnings_of_steps(kind: type, base: type) -> Iterator[tuple[str, str]]:
+    """Yield warnings of the steps of a model that are not those of Keras' own class `base`."""
     for name in ("train_step", "test_step", "compute_loss"):
         function = getattr(kind, name)
-        if function is getattr(keras.Model, name):
+        if function is getattr(base, name):
             continue
         yield from _warning_of_sum(function, name)
         if "tf.random." in (source := _source(function)) or "keras.random." in source:

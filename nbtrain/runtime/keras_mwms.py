@@ -43,7 +43,7 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
 
-from . import keras_whole, same_data, shard
+from . import keras_whole, shard
 from .data import note_spec
 from .keras_callbacks import looks_at_batches
 from .keras_checks import (
@@ -63,6 +63,7 @@ from .keras_step import (
 )
 from .keras_step import examples as count_examples
 from .replicas import agree, broadcast_state, check_replicas, compare_digests, digest
+from .watch import Watch
 
 __all__ = [
     "KERAS_VERSIONS",
@@ -123,7 +124,7 @@ class _Function:
             return self._run(iterator, self._functions())
 
     def _functions(self) -> tuple[Any, Any]:
-        exact = self._needs_exact or _wants_exact_logs(self._model)
+        exact = self._needs_exact or wants_exact_logs(self._model)
         if exact not in self._made:
             self._made[exact] = self._make(exact)
         return self._made[exact]
@@ -153,7 +154,7 @@ class _Function:
         strategy = model.distribute_strategy
 
         def replica_step(data: Any) -> Any:
-            with entered(Step(count_examples(data))), _own_randomness():
+            with entered(Step(count_examples(data))), own_randomness():
                 return self._logs(data, exact)
 
         @tf.autograph.experimental.do_not_convert
@@ -217,7 +218,7 @@ def _make_function(self: Any, step_function: Callable[[Any], Any]) -> Callable[[
 
 
 @contextlib.contextmanager
-def _own_randomness() -> Iterator[None]:
+def own_randomness() -> Iterator[None]:
     """Have `tf.random` operations of a traced step draw differently on each worker."""
     if tf.executing_eagerly() or not replica_index():
         yield
@@ -364,7 +365,7 @@ def exact_batch_logs(wanted: bool) -> None:
     _exact_batch_logs = wanted
 
 
-def _wants_exact_logs(model: Any) -> bool:
+def wants_exact_logs(model: Any) -> bool:
     return _exact_batch_logs or bool(vars(model).get("_nbtrain_batch_hooks"))
 
 
@@ -378,7 +379,7 @@ def _callback_list_init(
     """
     original(self, callbacks, *args, **kwargs)
     model = kwargs.get("model")
-    looks = any(map(looks_at_batches, self.callbacks))
+    looks = any(looks_at_batches(c, keras.callbacks) for c in self.callbacks)
     if model is not None and (looks or kwargs.get("add_history")):
         object.__setattr__(model, "_nbtrain_batch_hooks", looks)
 
@@ -419,13 +420,13 @@ def _epoch_iterator_init(
     EpochIterator.__init__(self, *args, **kwargs)
     self._distribute_strategy = distribute_strategy
     self._nbtrain_watch = None
-    self._nbtrain_counts = self.steps_per_epoch is None and self._num_batches is None
     dataset = self.data_adapter.get_tf_dataset()
     if not isinstance(dataset, tf.distribute.DistributedDataset):
         source = kwargs.get("x")
         note_spec(source, dataset.element_spec)
         if _is_watched(self.data_adapter, source) and distribute_strategy.num_replicas_in_sync > 1:
-            self._nbtrain_watch = same_data.Watch()
+            counts = self.steps_per_epoch is None and self._num_batches is None
+            self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)
         dataset = distribute_strategy.experimental_distribute_dataset(
             dataset.with_options(shard.options(source))
@@ -455,12 +456,14 @@ def _reduce_values(
     if step is None or tuple(values.shape) == ():
         return original(values, sample_weight, reduction)
     if reduction == "sum":
-        total = original(values, sample_weight, reduction)
+        total = ops.sum(values)
         return tf.math.divide_no_nan(total, tf.cast(step.weight(), total.dtype))
     if reduction == "mean_with_sample_weight" and sample_weight is not None:
         loss = ops.sum(values)
         divisor = reduce_sum(tf.cast(ops.sum(sample_weight), loss.dtype))
         return tf.math.divide_no_nan(loss, divisor * tf.cast(step.weight(), loss.dtype))
+    if reduction in ("mean", "sum_over_batch_size") and tuple(values.shape) == (0,):
+        return ops.sum(values)  # Keras gives an eager step back the values, which are none
     return original(values, sample_weight, reduction)
 
 
@@ -602,15 +605,27 @@ def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) ->
     step = current()
     if step is None:
         return original(self, inputs, mask)
-    axes = self._reduction_axes
+    axes, channels = self._reduction_axes, inputs.shape[self.axis]
+    mean, variance, _ = whole_moments(
+        inputs, axes, channels, mask, step, guard=keras.config.epsilon()
+    )
+    return mean, variance
+
+
+def whole_moments(
+    inputs: Any, axes: list[int], channels: int, mask: Any, step: Step, *, guard: float = 0.0
+) -> tuple[Any, Any, Any]:
+    """Return mean, variance and number of the values of each channel, over all workers.
+
+    `guard` is added to the number of values that a mask leaves.
+    """
     shape = [1 if i in axes else d for i, d in enumerate(inputs.shape)]
-    channels = inputs.shape[self.axis]
     if mask is None:
         weights, guard = tf.ones([1] * len(shape), inputs.dtype), 0.0
         count = tf.cast(tf.size(inputs) // channels, inputs.dtype)
     else:
         # Keras takes the mask for one value for each position, and the channels for the last axis.
-        weights, guard = tf.cast(tf.expand_dims(mask, -1), inputs.dtype), keras.config.epsilon()
+        weights = tf.cast(tf.expand_dims(mask, -1), inputs.dtype)
         count = tf.reduce_sum(weights * tf.ones_like(inputs[..., :1]))
     mean = tf.math.divide_no_nan(tf.reduce_sum(inputs * weights, axis=axes), count)
     centred = tf.square(inputs - tf.reshape(mean, shape)) * weights
@@ -621,7 +636,7 @@ def _moments(original: Callable[..., Any], self: Any, inputs: Any, mask: Any) ->
     mean = tf.reduce_sum(counts * means, axis=0) / whole
     between = tf.reduce_sum(counts * tf.square(means - mean), axis=0)
     variance = (tf.reduce_sum(spreads, axis=0) + between) / whole
-    return mean, variance
+    return mean, variance, whole
 
 
 #: Operations of `keras.src.backend.tensorflow.nn` that fail on a batch of no examples.
@@ -631,7 +646,7 @@ _CANNOT_DO_NOTHING = (
 )
 
 
-def _not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+def not_on_nothing(original: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
     """Wrap convolutions and pools: an empty shard is computed with a row of zeros.
 
     oneDNN's convolution of no examples has the shape of its input, and the gradient of its
@@ -719,29 +734,30 @@ def install() -> None:
     tf_trainer.TFEpochIterator.__init__ = _epoch_iterator_init
     loss_module.scale_loss_for_distribution = _identity
     loss_module.unscale_loss_for_distribution = _identity
-    _wrap(CallbackList, "__init__", _callback_list_init)
-    _wrap(loss_module.Loss, "__call__", keras_whole.loss_call)
-    _wrap(CompileLoss, "call", _compile_loss_call)
-    _wrap(tf.nn, "compute_average_loss", _compute_average_loss)
-    _wrap(tf.nn, "scale_regularization_loss", _scale_regularization_loss)
-    _wrap(tf.GradientTape, "gradient", _gradient)
-    _wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
-    _wrap(loss_module, "reduce_values", _reduce_values)
-    _wrap(loss_module, "apply_mask", _apply_mask)
-    _wrap(BaseOptimizer, "apply", _apply)
-    _wrap(LossScaleOptimizer, "apply", _apply)
-    _wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
-    _wrap(BatchNormalization, "_moments", _moments)
+    wrap(CallbackList, "__init__", _callback_list_init)
+    wrap(loss_module.Loss, "__call__", keras_whole.loss_call)
+    wrap(CompileLoss, "call", _compile_loss_call)
+    wrap(tf.nn, "compute_average_loss", _compute_average_loss)
+    wrap(tf.nn, "scale_regularization_loss", _scale_regularization_loss)
+    wrap(tf.GradientTape, "gradient", _gradient)
+    wrap(trainer, "_get_metrics_result_or_logs", _get_metrics_result_or_logs)
+    wrap(loss_module, "reduce_values", _reduce_values)
+    wrap(loss_module, "apply_mask", _apply_mask)
+    wrap(BaseOptimizer, "apply", _apply)
+    wrap(LossScaleOptimizer, "apply", _apply)
+    wrap(TFOptimizer, "_all_reduce_sum_gradients", _all_reduce_sum_gradients)
+    wrap(BatchNormalization, "_moments", _moments)
     for name in _CANNOT_DO_NOTHING:
-        _wrap(backend.nn, name, _not_on_nothing)
-    _wrap(Mean, "update_state", _mean_update_state)
-    _wrap(SeedGenerator, "next", _seed_next)
-    _wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
-    _wrap(interleave_op._ParallelInterleaveDataset, "__init__", _interleave_init)
+        wrap(backend.nn, name, not_on_nothing)
+    wrap(Mean, "update_state", _mean_update_state)
+    wrap(SeedGenerator, "next", _seed_next)
+    wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
+    wrap(interleave_op._ParallelInterleaveDataset, "__init__", _interleave_init)
     CollectiveAllReduceExtended._use_merge_call = lambda self: False
 
 
-def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+def wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Replace a function by `wrapper`, which gets the original first."""
     original = getattr(owner, name)
 
     @functools.wraps(original)

@@ -102,14 +102,14 @@ def replica_index() -> int:
 
 
 def examples(data: Any) -> Any:
-    """Return the batch size of a step's data: an int where it is static."""
+    """Return the batch size of a step's data: an int where it is static, the same in every step."""
     for leaf in keras.tree.flatten(data):
         if isinstance(leaf, tf.RaggedTensor):
             return leaf.nrows()
         if isinstance(leaf, tf.SparseTensor):
             return tf.cast(leaf.dense_shape[0], "int32")
         if isinstance(leaf, tf.Tensor) and leaf.shape.rank != 0:
-            static = leaf.shape[0]
+            static = None if tf.executing_eagerly() else leaf.shape[0]
             return static if static is not None else tf.shape(leaf)[0]
     return 1
 

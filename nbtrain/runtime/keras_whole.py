@@ -54,21 +54,21 @@ def loss_call(
 def loss_kind(loss: Any, y_true: Any, y_pred: Any) -> Kind:
     """Return how a loss depends on the examples; tried once for each shape."""
     function = getattr(loss, "fn", None)
-    if _is_known(function if function is not None else type(loss)):
+    if is_known(function if function is not None else type(loss)):
         return "examples"
 
     def call(y: Any, p: Any) -> Any:
         y, p = keras.tree.map_structure(lambda v: tf.convert_to_tensor(v, loss.dtype), (y, p))
         return loss.call(y, p)
 
-    return _remembered(loss, (y_true, y_pred), lambda: kind(call, (y_true, y_pred)))
+    return remembered(loss, (y_true, y_pred), lambda: kind(call, (y_true, y_pred)))
 
 
-def _is_known(function: Any) -> bool:
+def is_known(function: Any) -> bool:
     """Tell whether a function or class is one of Keras' that treats each example by itself."""
     module = getattr(function, "__module__", None) or ""
     name = getattr(function, "__name__", "")
-    return module.startswith("keras.") and name.lower() not in _NOT_KNOWN
+    return module.startswith(("keras.", "tf_keras.")) and name.lower() not in _NOT_KNOWN
 
 
 def _whole(structure: Any, step: keras_step.Step) -> Any:
@@ -96,7 +96,7 @@ def leaf_metrics(model: keras.Model) -> Iterator[Any]:
 def prepare_metrics(model: keras.Model) -> None:
     """See to it that metrics of the user's own get what they need; for built models."""
     for metric in leaf_metrics(model):
-        if _is_known(getattr(metric, "_fn", None) or type(metric)):
+        if is_known(getattr(metric, "_fn", None) or type(metric)):
             continue
         if "update_state" in vars(metric):
             continue
@@ -120,26 +120,27 @@ def _mark_whole(metric: Any) -> None:
 def _update_state(metric: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     def update_state(*args: Any, **kwargs: Any) -> Any:
         step = keras_step.current()
-        if step is None or not _in_parts(args, kwargs):
+        if step is None or not in_parts(args, kwargs):
             return original(*args, **kwargs)
         if not is_whole(metric):
             if _metric_kind(metric, original, args, kwargs) != "coupled":
                 return original(*args, **kwargs)
             _mark_whole(metric)
-        args, kwargs = _whole_tensors(args, step), _whole_tensors(kwargs, step)
+        args, kwargs = whole_tensors(args, step), whole_tensors(kwargs, step)
         with keras_step.entered(None):
             return original(*args, **kwargs)
 
     return update_state
 
 
-def _in_parts(*structure: Any) -> bool:
+def in_parts(*structure: Any) -> bool:
     """Tell whether all that a metric was given has a row for each example."""
     tensors = [v for v in keras.tree.flatten(structure) if _has_shape(v)]
     return bool(tensors) and all(v.shape.rank for v in map(tf.convert_to_tensor, tensors))
 
 
-def _whole_tensors(structure: Any, step: keras_step.Step) -> Any:
+def whole_tensors(structure: Any, step: keras_step.Step) -> Any:
+    """Return what a loss or metric was given with the rows of all workers."""
     return keras.tree.map_structure(
         lambda v: _whole(v, step) if _has_shape(v) else v, structure
     )  # fmt: skip
@@ -149,10 +150,10 @@ def _metric_kind(metric: Any, update: Callable[..., Any], args: Any, kwargs: Any
     function = getattr(metric, "_fn", None)
     if isinstance(metric, MeanMetricWrapper) and function is not None and len(args) >= 2:
         options = getattr(metric, "_fn_kwargs", {})
-        return _remembered(
+        return remembered(
             metric, args[:2], lambda: kind(lambda y, p: function(y, p, **options), args[:2])
         )
-    return _remembered(
+    return remembered(
         metric, (args, kwargs), lambda: _state_kind(metric, update, (args, kwargs))
     )  # fmt: skip
 
@@ -279,7 +280,7 @@ def _close(a: Any, b: Any) -> bool:
     return bool(np.abs(np.asarray(a) - b).max(initial=0.0) <= 2e-5 * scale)
 
 
-def _remembered(owner: Any, arguments: Any, find: Callable[[], Kind]) -> Kind:
+def remembered(owner: Any, arguments: Any, find: Callable[[], Kind]) -> Kind:
     """Return what was found before for these shapes; kept with the loss or metric itself."""
     kinds = vars(owner).get("_nbtrain_kinds")
     if kinds is None:

@@ -41,6 +41,8 @@ PRIVATE = ".nbtrain"
 
 FUNCTIONS, SOURCES, META = "functions", "sources", "meta"
 BUFFER, FILE = "buffer:", "file:"
+#: Packages with custom objects of the user's own.
+KERASES = ("keras", "tf_keras")
 
 
 class MissingModule(Refused):
@@ -161,7 +163,8 @@ class Payload:
             raise Corrupt(f"{self.path.name}: the modules: {error}") from None
 
     def restore_keras(self) -> None:
-        """Set Keras' global settings as they are in the notebook."""
+        """Set the global settings of Keras, and of tf_keras, as they are in the notebook."""
+        set_tf_keras(self.header.get("tf_keras"))
         settings = self.header.get("keras")
         if not settings:
             return
@@ -199,7 +202,8 @@ class Payload:
         except pickle.UnpicklingError as error:
             raise Corrupt(f"{self.path.name}: {error}") from error
         self.functions = content["functions"]
-        _register(content["custom_objects"])
+        for package, custom_objects in content["custom_objects"].items():
+            _register(package, custom_objects)
         return self.functions
 
     def _check_python(self) -> None:
@@ -211,6 +215,32 @@ class Payload:
                 "minor versions.",
                 f"Use workers with Python {'.'.join(theirs.split('.')[:2])}.",
             )
+
+
+def tf_keras_settings() -> dict[str, Any] | None:
+    """Return the global settings of tf_keras; None where nobody has imported it."""
+    tf_keras = sys.modules.get("tf_keras")
+    if not hasattr(tf_keras, "mixed_precision"):
+        return None
+    assert tf_keras is not None
+    return {
+        "floatx": tf_keras.backend.floatx(),
+        "epsilon": tf_keras.backend.epsilon(),
+        "image_data_format": tf_keras.backend.image_data_format(),
+        "dtype_policy": tf_keras.mixed_precision.global_policy().name,
+    }
+
+
+def set_tf_keras(settings: Mapping[str, Any] | None) -> None:
+    """Give tf_keras global settings; None leaves it as it is, imported or not."""
+    if settings is None:
+        return
+    import tf_keras
+
+    tf_keras.backend.set_floatx(settings["floatx"])
+    tf_keras.backend.set_epsilon(settings["epsilon"])
+    tf_keras.backend.set_image_data_format(settings["image_data_format"])
+    tf_keras.mixed_precision.set_global_policy(settings["dtype_policy"])
 
 
 def bind(function: Callable[..., Any], offered: Mapping[str, Any]) -> Callable[[], Any]:
@@ -298,12 +328,11 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / path
 
 
-def _register(custom_objects: list[tuple[str, Any, bool]]) -> None:
-    """Register custom objects with Keras again; pickling loses it."""
+def _register(package: str, custom_objects: list[tuple[str, Any, bool]]) -> None:
+    """Register custom objects with their Keras again; pickling loses it."""
     if not custom_objects:
         return
-    import keras
-
+    keras = importlib.import_module(package)
     for name, thing, decorated in custom_objects:
         if decorated:
             package, _, rest = name.rpartition(">")

@@ -9,11 +9,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint
+from . import framework
 from .errors import Refused
 
 Array = np.ndarray[Any, Any]
@@ -30,12 +29,12 @@ def agree(values: Sequence[float], op: str, strategy: tf.distribute.Strategy) ->
     return [float(v) for v in reduced]
 
 
-def digest(model: keras.Model) -> str:
+def digest(model: Any) -> str:
     """Return a hash of all variables of a model and its optimizers, as this worker has them."""
     return hashlib.sha256(b"".join(d for _, d in _digests(model))).hexdigest()[:16]
 
 
-def check_replicas(model: keras.Model, strategy: tf.distribute.Strategy) -> str:
+def check_replicas(model: Any, strategy: tf.distribute.Strategy) -> str:
     """Compare all variables over the workers, by one small collective; return their digest.
 
     Raises
@@ -63,13 +62,10 @@ def compare_digests(found: list[tuple[str, bytes]], strategy: tf.distribute.Stra
         )
 
 
-def _digests(model: keras.Model) -> Iterator[tuple[str, bytes]]:
-    variables = list(model.variables)
-    for optimizer in checkpoint.optimizers(model).values():
-        variables += optimizer.variables
-    for variable in variables:
+def _digests(model: Any) -> Iterator[tuple[str, bytes]]:
+    for _, name, variable in framework.named_variables(model):
         data = np.ascontiguousarray(variable.numpy()).reshape(-1).view(np.uint8)
-        yield variable.path, hashlib.blake2b(data.data, digest_size=6).digest()
+        yield name, hashlib.blake2b(data.data, digest_size=6).digest()
 
 
 def broadcast_state(

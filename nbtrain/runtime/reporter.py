@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import keras_mwms, same_data
+from . import framework, keras_mwms, same_data
 from .events import EpochEnd, Progress, Started, Warned
 from .keeper import Keeper
 from .trainer import Control
@@ -36,23 +36,29 @@ class Reporter(keras.callbacks.Callback):
         Makes the event that says what is being trained.
     agrees_each_step
         Some callback may stop the training in the middle of an epoch, on one worker only.
+
+    Attributes
+    ----------
+    callback
+        What to give to `fit`: the reporter as a callback of the model's Keras.
     """
 
     def __init__(
         self,
         control: Control,
-        model: keras.Model,
+        model: Any,
         strategy: tf.distribute.Strategy,
         data: Any,
         keeper: Keeper,
-        history: keras.callbacks.History,
-        started: Callable[[keras.Model, tuple[int, int], Any], Started],
+        history: Any,
+        started: Callable[[Any, tuple[int, int], Any], Started],
         *,
         agrees_each_step: bool = False,
     ) -> None:
         super().__init__()
         self.control, self.strategy, self.data = control, strategy, data
         self.keeper, self.history = keeper, history
+        self.callback = framework.of_model(model).callback(self)
         self._trained, self._started = model, started
         self._agrees_each_step = agrees_each_step
         self._chief = control.job.chief
@@ -109,7 +115,7 @@ class Reporter(keras.callbacks.Callback):
         if self._chief:
             self._tell_progress(logs)
         if not self._compared:
-            same_data.check_first(self.keeper.iterator(), "dataset", self.strategy)
+            same_data.check_first(self.keeper.feed.watch(), "dataset", self.strategy)
             self._compared = True
         if self._agrees_each_step:
             self._agree_to_stop()
@@ -122,7 +128,8 @@ class Reporter(keras.callbacks.Callback):
         """Tell that validation gets on."""
         self.control.advance()
         if not self._tested:
-            same_data.check_first(self._trained._eval_epoch_iterator, "validation", self.strategy)
+            watch = self.keeper.feed.watch(validation=True)
+            same_data.check_first(watch, "validation", self.strategy)
         self._tested = True
         now = time.monotonic()
         if self._chief and now - self._told > PROGRESS_S:
@@ -133,7 +140,7 @@ class Reporter(keras.callbacks.Callback):
         """Have the workers compare notes, then tell and keep what the epoch gave."""
         self.control.advance()
         if not self._trained.stop_training:
-            same_data.check_count(self.keeper.iterator(), "dataset", self.strategy)
+            same_data.check_count(self.keeper.feed.watch(), "dataset", self.strategy)
         self._agree_to_stop()
         digest = keras_mwms.check_replicas(self._trained, self.strategy)
         self._done_epochs = epoch + 1

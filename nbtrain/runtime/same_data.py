@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from .data import Data
 from .errors import Refused
 from .replicas import gathered
+from .watch import Watch
 
 #: Rows of each array that are compared between workers.
 _COMPARED = 64
@@ -70,54 +70,7 @@ def _other(role: str, worker: int, how: str) -> Refused:
     )
 
 
-class Watch:
-    """What has been read of a dataset, on this worker.
-
-    Attributes
-    ----------
-    first
-        A fingerprint of the first batch of the newest iterator that was read from.
-    count
-        The batches read by all iterators.
-    """
-
-    def __init__(self) -> None:
-        # Not tf.Variable: under the strategy that would be a mirrored one.
-        self.first = ResourceVariable(tf.constant(0, tf.int64), trainable=False)
-        self.count = ResourceVariable(tf.constant(0, tf.int64), trainable=False)
-
-    def over(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Return the dataset, watched."""
-
-        def note(index: tf.Tensor, batch: Any) -> Any:
-            def remember() -> tf.Tensor:
-                return self.first.assign(_hash(batch), read_value=False)
-
-            first = tf.cond(index == 0, lambda: _done(remember()), lambda: tf.no_op())
-            with tf.control_dependencies([first, self.count.assign_add(1, read_value=False)]):
-                return tf.nest.map_structure(tf.identity, batch, expand_composites=True)
-
-        return dataset.enumerate().map(tf.autograph.experimental.do_not_convert(note))
-
-
-def _done(operation: Any) -> Any:
-    with tf.control_dependencies([operation]):
-        return tf.no_op()
-
-
-def _hash(batch: Any) -> tf.Tensor:
-    """Return 48 bits made of the first and the last row of each part of a batch."""
-    total = tf.constant(0, tf.int64)
-    for i, part in enumerate(tf.nest.flatten(batch, expand_composites=True)):
-        if part.shape.rank == 0 or part.dtype in (tf.resource, tf.variant):
-            continue
-        rows = tf.concat([part[:1], part[-1:]], 0)
-        prints = tf.bitcast(tf.raw_ops.Fingerprint(data=rows, method="farmhash64"), tf.int64)
-        total += tf.reduce_sum(prints) * (2 * i + 1)
-    return tf.bitwise.bitwise_and(total, (1 << 48) - 1)
-
-
-def check_first(iterator: Any, role: str, strategy: tf.distribute.Strategy) -> None:
+def check_first(watch: Watch | None, role: str, strategy: tf.distribute.Strategy) -> None:
     """Compare the first batch of an epoch, when it has been read; a collective.
 
     Raises
@@ -125,12 +78,11 @@ def check_first(iterator: Any, role: str, strategy: tf.distribute.Strategy) -> N
     Refused
         If it differs between workers.
     """
-    watch: Watch | None = iterator._nbtrain_watch
     if watch is not None:
         _compare(watch.first, role, " (in its first batch)", strategy)
 
 
-def check_count(iterator: Any, role: str, strategy: tf.distribute.Strategy) -> None:
+def check_count(watch: Watch | None, role: str, strategy: tf.distribute.Strategy) -> None:
     """Compare the number of batches at the end of the first epoch, where it was not known before.
 
     Raises
@@ -138,9 +90,8 @@ def check_count(iterator: Any, role: str, strategy: tf.distribute.Strategy) -> N
     Refused
         If it differs between workers. TensorFlow goes on with nothing for those that have less.
     """
-    watch: Watch | None = iterator._nbtrain_watch
-    if watch is not None and iterator._nbtrain_counts:
-        iterator._nbtrain_counts = False
+    if watch is not None and watch.counts:
+        watch.counts = False
         _compare(watch.count, role, " (another number of batches)", strategy)
 
 

@@ -566,7 +566,7 @@ def steps_per_execution() -> dict[str, Any]:
 
 @case("run_eagerly", "training steps", batch=16)
 def run_eagerly() -> dict[str, Any]:
-    return basic(model=dense(run_eagerly=True))
+    return basic(model=dense(run_eagerly=True), dataset=lambda: xy(49))
 
 
 # -- optimizers -----------------------------------------------------------------------------------
@@ -1040,4 +1040,4 @@ def diverging_state() -> dict[str, Any]:
     return basic(model=dense(layers=layers))
 
 
-from . import custom_cases, data_cases, stock_cases  # noqa: E402, F401  - they register themselves
+from . import custom_cases, data_cases, stock_cases, tf_keras_cases  # noqa: E402, F401

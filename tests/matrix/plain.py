@@ -12,12 +12,7 @@ from .cases import CASES
 
 
 def train(case, out):
-    import keras
-
-    keras.backend.clear_session()
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(case.seed)
+    begin_anew(case)
     functions = case.functions()
     model = functions["model"]()
     data = functions["dataset"]() if callable(functions["dataset"]) else functions["dataset"]
@@ -30,12 +25,28 @@ def train(case, out):
     if functions.get("callbacks"):
         arguments["callbacks"] = functions["callbacks"]()
     history = model.fit(**arguments, epochs=case.epochs, verbose=0)
-    variables = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    variables = {f"model/{i}": v for i, v in enumerate(weights(model))}
     for name, optimizer in optimizers(model).items():
-        if optimizer.built:  # a GAN does not use the one of `compile`
-            variables |= {f"{name}/{i}": v for i, v in enumerate(optimizer.variables)}
-    np.savez(out, **{k: np.array(v, dtype="float64") for k, v in variables.items()})
+        variables |= {f"{name}/{i}": v for i, v in enumerate(optimizer_variables(optimizer))}
+    np.savez(out, **{k: np.array(v.numpy(), dtype="float64") for k, v in variables.items()})
     return {"history": {k: np.ravel(v).tolist() for k, v in history.history.items()}}
+
+
+def begin_anew(case):
+    """Forget the case before, and seed."""
+    import keras
+
+    keras.backend.clear_session()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(case.seed)
+    if case.family.startswith("tf_keras"):
+        import tf_keras
+
+        tf_keras.backend.clear_session()
+        tf_keras.backend.set_floatx("float32")
+        tf_keras.mixed_precision.set_global_policy("float32")
+        tf_keras.utils.set_random_seed(case.seed)
 
 
 def as_arguments(data, batch):
@@ -54,15 +65,40 @@ def as_arguments(data, batch):
     return {"x": data}
 
 
+def weights(model):
+    """Return the variables of a model; tf_keras counts those of metrics among them."""
+    import keras
+
+    if isinstance(model, keras.Model):
+        return model.variables
+    metrics = {id(v) for m in model.metrics for v in m.variables}
+    return [v for v in model.variables if id(v) not in metrics]
+
+
 def optimizers(model):
     import keras
 
+    kinds = (keras.optimizers.Optimizer,)
+    if "tf_keras" in sys.modules:
+        import tf_keras
+
+        kinds += (tf_keras.optimizers.Optimizer, tf_keras.optimizers.legacy.Optimizer)
     extra = {
         f"optimizer.{k}": v
         for k, v in vars(model).items()
-        if isinstance(v, keras.optimizers.Optimizer) and v is not model.optimizer
+        if isinstance(v, kinds) and v is not model.optimizer
     }
     return {"optimizer": model.optimizer, **extra}
+
+
+def optimizer_variables(optimizer):
+    """Return what an optimizer has learnt; one that is not used (a GAN's) has nothing."""
+    import keras
+
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        return optimizer.variables if optimizer.built else []
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner.variables() if callable(inner.variables) else inner.variables
 
 
 def main():

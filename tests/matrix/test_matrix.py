@@ -133,7 +133,8 @@ def test_two_workers_give_what_one_process_gives(name, clusters, plain, results,
 
 
 MORE = ["rest_1", "rest_9", "sample_weight", "batch_normalization_uneven", "gan", "conv",
-        "empty_shard_of_a_convolution", "masked_sequence_loss", "sgd_global_clipnorm"]  # fmt: skip
+        "empty_shard_of_a_convolution", "masked_sequence_loss", "sgd_global_clipnorm",
+        "tfk_batches", "tfk_convolutional", "tfk_masked", "tfk_metrics"]  # fmt: skip
 
 
 @pytest.mark.full

@@ -22,6 +22,7 @@ from nbtrain.runtime.events import EpochEnd, Warned
 from nbtrain.runtime.request import TrainRequest
 
 from .cases import CASES
+from .plain import begin_anew
 
 
 class Recorder:
@@ -63,14 +64,9 @@ def job(index, workers, case, scratch):
 
 def train(case, index, workers, strategy, out):
     """Train one case; return what it gave, as JSON values."""
-    import keras
-
-    keras.backend.clear_session()
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    begin_anew(case)
     with tempfile.TemporaryDirectory() as folder:
         control = Recorder(job(index, workers, case, Path(folder)))
-        keras.utils.set_random_seed(case.seed)
         functions = {k: v for k, v in case.functions().items() if v is not None}
         training = fit._Training(control.job, control, functions, strategy, [])
         try:

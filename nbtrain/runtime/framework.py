@@ -1,0 +1,247 @@
+"""Keras 3 or tf_keras (Keras 2): what the rest of the runtime has to know of the difference.
+
+Which of them a run uses is told by what `model()` returned. tf_keras is optional: it is never
+imported here, since whoever has a model of it has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from .watch import Watch
+
+#: Name of a variable in messages, and the variable.
+Named = tuple[str, Any]
+
+
+class Feed(Protocol):
+    """What the next `fit` of a model reads."""
+
+    def build(self) -> None:
+        """Make all variables, where `fit` would make them only in its first step."""
+
+    def replay(self, advance: Callable[[], None]) -> None:
+        """Bring the data to where it was after the epochs that are done."""
+
+    def why_not_by_step(self) -> str:
+        """Return why it can't be gone on with in the middle of an epoch; "" if it can."""
+
+    def skip(self, steps: int, advance: Callable[[], None]) -> None:
+        """Have the next epoch begin after `steps` steps."""
+
+    def watch(self, *, validation: bool = False) -> Watch | None:
+        """Return what was seen of the data, where that is watched."""
+
+
+class Framework(Protocol):
+    """A Keras.
+
+    Attributes
+    ----------
+    callbacks
+        Its module of callbacks.
+    """
+
+    callbacks: Any
+
+    def install(self) -> None:
+        """Apply what nbtrain changes; before `fit`, once `model()` has returned."""
+
+    def is_compiled(self, model: Any) -> bool:
+        """Tell whether `compile` was called."""
+
+    def check_compiled(self, model: Any, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
+        """Refuse by name what would not be right; return warnings as (code, message)."""
+
+    def feed(self, model: Any, done: int) -> Feed:
+        """Return the data of the `fit` that begins next, of which `done` epochs are done."""
+
+    def callback(self, reporter: Any) -> Any:
+        """Return a callback of this Keras that does what `reporter` does."""
+
+    def variables(self, model: Any) -> list[Named]:
+        """Return the variables of a model, without those of optimizers and metrics."""
+
+    def optimizers(self, model: Any) -> dict[str, Any]:
+        """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
+
+    def optimizer_variables(self, optimizer: Any) -> list[Named]:
+        """Return all that an optimizer remembers."""
+
+    def is_complete(self, model: Any) -> bool:
+        """Tell, at the end of an epoch, whether all optimizers in use have their variables."""
+
+    def build(self, model: Any, spec: Any, saved: Collection[str]) -> None:
+        """Build a model from the structure of a batch (`Data.build`), and its optimizer.
+
+        `saved` are the keys of what is to be restored.
+        """
+
+    def save(self, model: Any, path: str) -> None:
+        """Write a trained model as a `.keras` file, on worker 0 alone."""
+
+
+class Keras3:
+    """Keras 3, with what `keras_mwms` changes."""
+
+    callbacks = keras.callbacks
+
+    def install(self) -> None:
+        """Do nothing: `fit.train` has done it before `model()`."""
+
+    def is_compiled(self, model: keras.Model) -> bool:
+        """Tell whether `compile` was called."""
+        return bool(model.compiled)
+
+    def check_compiled(
+        self, model: keras.Model, strategy: tf.distribute.Strategy
+    ) -> list[tuple[str, str]]:
+        """Refuse by name what would not be right; return warnings as (code, message)."""
+        from . import keras_mwms
+
+        return keras_mwms.check_compiled(model, strategy)
+
+    def feed(self, model: keras.Model, done: int) -> Feed:
+        """Return the data of the `fit` that begins next."""
+        return _Keras3Feed(model, done)
+
+    def callback(self, reporter: Any) -> Any:
+        """Return the reporter, which is a callback of Keras 3."""
+        return reporter
+
+    def variables(self, model: keras.Model) -> list[Named]:
+        """Return the variables of a model, the states of its random layers included."""
+        return [(v.path, v) for v in model.variables]
+
+    def optimizers(self, model: keras.Model) -> dict[str, Any]:
+        """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
+        return optimizers_of(model, (keras.optimizers.Optimizer,))
+
+    def optimizer_variables(self, optimizer: keras.optimizers.Optimizer) -> list[Named]:
+        """Return all that an optimizer remembers."""
+        return [(v.path, v) for v in optimizer.variables]
+
+    def is_complete(self, model: keras.Model) -> bool:
+        """Tell whether all optimizers have their variables."""
+        return all(optimizer.built for optimizer in self.optimizers(model).values())
+
+    def build(self, model: keras.Model, spec: Any, saved: Collection[str]) -> None:
+        """Build a model from the structure of a batch, and its optimizer."""
+        del saved
+        if not model.built and spec is not None:
+            from . import keras_mwms
+
+            keras_mwms.build_from_spec(model, spec)
+        optimizer = model.optimizer
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+
+    def save(self, model: keras.Model, path: str) -> None:
+        """Write a trained model as a `.keras` file."""
+        model.save(path)
+
+
+class _Keras3Feed:
+    def __init__(self, model: keras.Model, done: int) -> None:
+        from . import replay
+
+        self._model, self._done = model, done
+        self._iterator = replay.remember(model)
+
+    def build(self) -> None:
+        """Do nothing: Keras 3 builds before the callbacks begin."""
+
+    def replay(self, advance: Callable[[], None]) -> None:
+        """Bring the data to where it was after the epochs that are done."""
+        from . import replay
+
+        replay.replay(self._iterator(), self._done, self._model.steps_per_execution, advance)
+
+    def why_not_by_step(self) -> str:
+        """Return why it can't be gone on with in the middle of an epoch; "" if it can."""
+        from . import replay
+
+        return replay.why_not_by_step(self._iterator())
+
+    def skip(self, steps: int, advance: Callable[[], None]) -> None:
+        """Have the next epoch begin after `steps` steps."""
+        from . import replay
+
+        replay.skip(self._iterator(), steps, self._model.steps_per_execution, advance)
+
+    def watch(self, *, validation: bool = False) -> Watch | None:
+        """Return what was seen of the data, where that is watched."""
+        iterator = self._model._eval_epoch_iterator if validation else self._iterator()
+        found: Watch | None = iterator._nbtrain_watch
+        return found
+
+
+def optimizers_of(model: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """Return the optimizer of `compile` and those among a model's attributes."""
+    found = {}
+    if model.optimizer is not None:
+        found["optimizer"] = model.optimizer
+    for name, value in vars(model).items():
+        if isinstance(value, kinds) and value is not model.optimizer:
+            found.setdefault(f"optimizer.{name}", value)
+    return found
+
+
+KERAS_3 = Keras3()
+
+
+def of(model: Any) -> Framework | None:
+    """Return the framework of a model, or None where it is no model of Keras."""
+    if isinstance(model, keras.Model):
+        return KERAS_3
+    tf_keras = imported_tf_keras()
+    if tf_keras is not None and isinstance(model, tf_keras.Model):
+        from .tf_keras_framework import TF_KERAS
+
+        return TF_KERAS
+    return None
+
+
+def of_model(model: Any) -> Framework:
+    """Return the framework of what is known to be a model."""
+    found = of(model)
+    assert found is not None
+    return found
+
+
+def imported_tf_keras() -> Any:
+    """Return the module tf_keras where somebody has imported it, else None."""
+    found = sys.modules.get("tf_keras")
+    return found if hasattr(found, "Model") else None  # not while it is being imported
+
+
+def is_sequence(value: Any) -> bool:
+    """Tell whether data are a `tf_keras.utils.Sequence`."""
+    tf_keras = imported_tf_keras()
+    return tf_keras is not None and isinstance(value, tf_keras.utils.Sequence)
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy, TensorFlow and the Keras in use.
+
+    A tf_keras that is imported only later draws from Python's `random`, which gives the same.
+    """
+    keras.utils.set_random_seed(seed)
+    tf_keras = imported_tf_keras()
+    if tf_keras is not None:
+        tf_keras.utils.set_random_seed(seed)
+
+
+def named_variables(model: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield key ("model/0", "optimizer/0", ...), name and variable of all that is trained."""
+    framework = of_model(model)
+    for i, (name, variable) in enumerate(framework.variables(model)):
+        yield f"model/{i}", name, variable
+    for key, optimizer in framework.optimizers(model).items():
+        for i, (name, variable) in enumerate(framework.optimizer_variables(optimizer)):
+            yield f"{key}/{i}", name, variable
