@@ -53,6 +53,8 @@ def measure(samples: Samples) -> None:
     """Measure everything once."""
     for name, value in script.start().items():
         samples[f"script.{name}"].append(value)
+    for name, value in script.run_workers("benchmarks.steps").items():
+        samples[f"steps.{name}"].append(value)
     for kind in KINDS:
         command = [sys.executable, "-m", "benchmarks.cell", kind]
         # TensorFlow writes to stderr whatever it is told; shown where something went wrong.
@@ -61,6 +63,33 @@ def measure(samples: Samples) -> None:
             sys.exit(f"{done.stderr}\nthe measurement {kind!r} failed")
         for name, value in json.loads(done.stdout.splitlines()[-1]).items():
             samples[f"{kind}.{name}"].append(value)
+
+
+def exactness(samples: Samples) -> list[Measure]:
+    """Return what the exact numbers cost, a step and an epoch."""
+    programs = {
+        "tiny_even": ("tiny network, even batches", 0.99),
+        "tiny_uneven": ("tiny network, uneven batches", 0.9),
+        "large_even": ("2 million weights, even batches", 0.99),
+        "large_uneven": ("2 million weights, uneven batches", 0.9),
+    }
+    ratios = [
+        Measure(
+            f"Steps per second, {name}",
+            "/s",
+            goal,
+            samples[f"steps.{key}.rate"],
+            samples[f"steps.{key}.hand"],
+            at_least=True,
+        )
+        for key, (name, goal) in programs.items()
+    ]
+    large = "steps.large_even"
+    return [
+        *ratios,
+        Measure("Digest of 2 million weights, an epoch", "ms", 50, samples[f"{large}.digest"]),
+        Measure("Copy for a checkpoint of these, an epoch", "ms", 50, samples[f"{large}.copy"]),
+    ]
 
 
 def table(samples: Samples) -> list[Measure]:
@@ -77,6 +106,7 @@ def table(samples: Samples) -> list[Measure]:
             samples["script.rate"],
             at_least=True,
         ),
+        *exactness(samples),
         Measure(
             "200 MB captured (beside: one write and one SHA-256)",
             "s",

@@ -16,9 +16,9 @@ class EventLog:
     """The writing end of a run's events; `seq` counts on across heads."""
 
     def __init__(self, path: Path) -> None:
+        _drop_half_line(path)
         self.past = read(path)
         self._seq = self.past[-1].seq + 1 if self.past else 0
-        _drop_half_line(path)
         self._file = path.open("ab", buffering=0)
 
     def append(self, event: Event, generation: int) -> Event:
