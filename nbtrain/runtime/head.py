@@ -463,6 +463,8 @@ class Head:
         members = self._members.values()
         if all(m.done for m in members) or (self._members[self._chief].done and self._trouble):
             return _Verdict(self._success())
+        if self._stop_asked and not self._stop.sent:  # asked between two generations
+            return await self._begin_stop()
         now = time.monotonic()
         self._forgive(now)
         if self._trouble is not None and now - self._trouble >= EXPLAIN_S:
