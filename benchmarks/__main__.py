@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from . import script
+from . import script, steps
 from .cell import KINDS
 from .report import Measure, page, spread
 
@@ -53,8 +53,9 @@ def measure(samples: Samples) -> None:
     """Measure everything once."""
     for name, value in script.start().items():
         samples[f"script.{name}"].append(value)
-    for name, value in script.run_workers("benchmarks.steps").items():
-        samples[f"steps.{name}"].append(value)
+    for program in steps.PROGRAMS:
+        for name, value in script.run_workers("benchmarks.steps", program).items():
+            samples[f"steps.{program}.{name}"].append(value)
     for kind in KINDS:
         command = [sys.executable, "-m", "benchmarks.cell", kind]
         # TensorFlow writes to stderr whatever it is told; shown where something went wrong.

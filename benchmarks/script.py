@@ -88,7 +88,7 @@ def start() -> dict[str, float]:
     return {"first": times["first"] - began, "rate": times["rate"]}
 
 
-def run_workers(module: str) -> dict[str, float]:
+def run_workers(module: str, *arguments: str) -> dict[str, float]:
     """Run a module as two workers, and return what worker 0 prints last."""
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
     with contextlib.ExitStack() as stack:
@@ -97,7 +97,7 @@ def run_workers(module: str) -> dict[str, float]:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = os.environ | {"TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
             process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", module, *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -1,14 +1,15 @@
 """Steps per second with nbtrain's exactness on, and by a hand-written loop, in the same processes.
 
-`python -m benchmarks.steps` is one of two workers. The loop by hand comes first: nbtrain's changes
-to Keras, once made, are there for good. What nbtrain adds at the end of an epoch (the digest of all
-weights, the copy for a checkpoint) is timed as well.
+`python -m benchmarks.steps PROGRAM` is one of two workers. The loop by hand comes first: nbtrain's
+changes to Keras, once made, are there for good. What nbtrain adds at the end of an epoch (the
+digest of all weights, the copy for a checkpoint) is timed as well.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 SEED = 5
-TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ PROGRAMS = {
     "large_even": Program((784, 1024, 1024, 10), 64, 40),
     "large_uneven": Program((784, 1024, 1024, 10), 63, 40),
 }
-EPOCHS = 4
+EPOCHS = 3
 
 
 def model(program: Program) -> Any:
@@ -145,33 +145,23 @@ def _milliseconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measure as the worker that TF_CONFIG names; worker 0 prints the medians as JSON."""
-    from statistics import median
-
+    """Measure as the worker that TF_CONFIG names; worker 0 prints what it found as JSON."""
     import keras
 
     from nbtrain.runtime import fit, keras_mwms
 
+    program = PROGRAMS[sys.argv[1]]
     task = json.loads(os.environ["TF_CONFIG"])
     index, cluster = task["task"]["index"], task["cluster"]["worker"]
     fit._set_threads(2)
     job = SimpleNamespace(index=index, workers=2, cluster=cluster)
     strategy = fit.meet(job)  # type: ignore[arg-type]
-    hand: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    found: dict[str, float] = {}
-    for name, program in PROGRAMS.items():
-        hand[name] = [_anew(keras, lambda p=program: by_hand(p, strategy)) for _ in range(TURNS)]
+    hand = _anew(keras, lambda: by_hand(program, strategy))
     keras_mwms.check_versions()
     keras_mwms.install()
-    for name, program in PROGRAMS.items():
-        ours = [
-            _anew(keras, lambda p=program: by_nbtrain(p, strategy, index)) for _ in range(TURNS)
-        ]
-        found[f"{name}.hand"] = median(hand[name])
-        for key in ours[0]:
-            found[f"{name}.{key}"] = median(one[key] for one in ours)
+    ours = _anew(keras, lambda: by_nbtrain(program, strategy, index))
     if index == 0:
-        print(json.dumps(found), flush=True)
+        print(json.dumps({"hand": hand, **ours}), flush=True)
 
 
 def _anew(keras: Any, measure: Callable[[], Any]) -> Any:
