@@ -1,7 +1,7 @@
 # Everything here sets up what it needs in .venv first; Python 3.11 to 3.13, pip and make are all
 # that the machine has to have. `make PYTHON=python3.12 ...` takes another Python.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check bench soak lock clean
+.PHONY: help demo cluster cluster-down test test-full test-browser check bench soak lock clean
 .NOTPARALLEL:
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -18,6 +18,14 @@ demo:  ## Train the digits notebook on two workers and check what comes out
 	$(SETUP) demo
 	@$(VENV)/python tools/demo.py
 
+cluster:  ## Boot a Kubernetes of two nodes for trying and testing, or say that it is up
+	$(SETUP) dev
+	@$(VENV)/python -m tests.cluster up
+
+cluster-down:  ## End it and leave nothing behind
+	$(SETUP) dev
+	@$(VENV)/python -m tests.cluster down
+
 test:  ## Run all checks and tests (those marked `full` where CI is set)
 	$(SETUP) dev
 	@$(VENV)/python tools/test.py
@@ -25,6 +33,10 @@ test:  ## Run all checks and tests (those marked `full` where CI is set)
 test-full:  ## Run all checks and all tests
 	$(SETUP) dev
 	@CI=true $(VENV)/python tools/test.py
+
+test-browser:  ## Run the tests of the front end in Chromium (which has to be there, and node)
+	$(SETUP) dev
+	@$(VENV)/python tools/test.py --browser
 
 check:  ## Run the checks alone: ruff, mypy, the layers, the notebooks
 	$(SETUP) dev

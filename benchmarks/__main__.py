@@ -1,125 +1,81 @@
-"""Run all benchmarks and write docs/benchmarks.md."""
+"""Run the benchmarks, or some of them, and write docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
-from . import script, steps
-from .cell import KINDS
-from .report import Measure, page, spread
+from . import SMALL
+from .docker import Docker
+from .front_end import FrontEnd
+from .kubernetes import Kubernetes
+from .local import Local
+from .report import Measure, page, section, spread
+from .section import ROOT, Samples, Section
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-
-Samples = dict[str, list[float]]
+SECTIONS: tuple[Section, ...] = (Local(), Docker(), Kubernetes(), FrontEnd())
 
 
 def main() -> int:
-    """Measure in rounds, print and write the table; the exit status tells whether all ran."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", type=Path, default=PAGE, help="the page to write")
-    arguments = parser.parse_args()
+    """Measure in rounds, print and write the tables."""
+    options = _options()
+    if options.small:
+        os.environ[SMALL] = "1"
     began = time.monotonic()
-    samples: Samples = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="nbtrain-bench-") as home:
-        os.environ.update(NBTRAIN_HOME=home, TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
-        measure(samples)  # not counted: fills the disk's caches and compiles Python's files
-        samples.clear()
-        for number in range(arguments.rounds):
-            measure(samples)
-            print(f"round {number + 1} of {arguments.rounds}:", flush=True)
-            for name, values in samples.items():
-                print(f"  {name:16} {values[-1]:8.3f}   {spread(values)}", flush=True)
-    measures = table(samples)
-    arguments.write.write_text(page(measures, arguments.rounds), "utf-8")
-    for one in measures:
-        print(
-            f"{one.name}: {spread(one.judged)}, goal {one.goal:g}: {'met' if one.met else 'MISSED'}"
-        )
-    print(f"written to {arguments.write.name} after {time.monotonic() - began:.0f} s")
+    written = {}
+    for part in SECTIONS:
+        if part.name not in options.only:
+            continue
+        if why := part.lacking():
+            print(f"{part.title}: left out, {why}", flush=True)
+            continue
+        measures = measured(part, options.rounds)
+        written[part.title] = section(part.title, part.about, part.notes, measures, options.rounds)
+        for one in measures:
+            verdict = "met" if one.met else "MISSED"
+            print(f"{one.name}: {one.judged_in_words}, goal {one.bound}: {verdict}", flush=True)
+    print(f"measured in {time.monotonic() - began:.0f} s")
+    if options.small:
+        print("nothing is written: these sizes only show that the benchmarks run")
+    elif written:
+        before = options.write.read_text("utf-8") if options.write.exists() else ""
+        options.write.write_text(page(before, written, [p.title for p in SECTIONS]), "utf-8")
+        print(f"written to {options.write.name}")
     return 0
 
 
-def measure(samples: Samples) -> None:
-    """Measure everything once."""
-    for name, value in script.start().items():
-        samples[f"script.{name}"].append(value)
-    for program in steps.PROGRAMS:
-        for name, value in script.run_workers("benchmarks.steps", program).items():
-            samples[f"steps.{program}.{name}"].append(value)
-    for kind in KINDS:
-        command = [sys.executable, "-m", "benchmarks.cell", kind]
-        # TensorFlow writes to stderr whatever it is told; shown where something went wrong.
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        if done.returncode != 0:
-            sys.exit(f"{done.stderr}\nthe measurement {kind!r} failed")
-        for name, value in json.loads(done.stdout.splitlines()[-1]).items():
-            samples[f"{kind}.{name}"].append(value)
+def _options() -> argparse.Namespace:
+    names = [part.name for part in SECTIONS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="what to measure")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument(
+        "--small", action="store_true", help="few steps and bytes, to try the benchmarks themselves"
+    )
+    return parser.parse_args()
 
 
-def exactness(samples: Samples) -> list[Measure]:
-    """Return what the exact numbers cost, a step and an epoch."""
-    programs = {
-        "tiny_even": ("tiny network, even batches", 0.99),
-        "tiny_uneven": ("tiny network, uneven batches", 0.9),
-        "large_even": ("2 million weights, even batches", 0.99),
-        "large_uneven": ("2 million weights, uneven batches", 0.9),
-    }
-    ratios = [
-        Measure(
-            f"Steps per second, {name}",
-            "/s",
-            goal,
-            samples[f"steps.{key}.rate"],
-            samples[f"steps.{key}.hand"],
-            at_least=True,
-        )
-        for key, (name, goal) in programs.items()
-    ]
-    large = "steps.large_even"
-    return [
-        *ratios,
-        Measure("Digest of 2 million weights, an epoch", "ms", 50, samples[f"{large}.digest"]),
-        Measure("Copy for a checkpoint of these, an epoch", "ms", 50, samples[f"{large}.copy"]),
-    ]
-
-
-def table(samples: Samples) -> list[Measure]:
-    """Return the lines of the table with the goals of the project."""
-    first = samples["script.first"]
-    return [
-        Measure("Warm cell to the end of the first step", "s", 0.5, samples["warm.first"], first),
-        Measure("Cold cell to the end of the first step", "s", 1.05, samples["cold.first"], first),
-        Measure(
-            "Steps per second",
-            "/s",
-            0.99,
-            samples["warm.rate"],
-            samples["script.rate"],
-            at_least=True,
-        ),
-        *exactness(samples),
-        Measure(
-            "200 MB captured (beside: one write and one SHA-256)",
-            "s",
-            1.5,
-            samples["large.returned"],
-            samples["large.once"],
-        ),
-        Measure("The cell returns", "s", 0.1, samples["warm.returned"]),
-        Measure("Killed trainer to training again", "s", 5.0, samples["killed.again"]),
-        Measure("`import nbtrain`", "s", 0.3, samples["imports.import"]),
-        Measure("`%load_ext nbtrain`", "s", 0.3, samples["imports.load_ext"]),
-    ]
+def measured(part: Section, rounds: int) -> list[Measure]:
+    """Measure a section in rounds, and return its table."""
+    samples: Samples = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="nbtrain-bench-") as home:
+        os.environ.update(NBTRAIN_HOME=home, TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+        with part.ready():
+            part.measure()  # not counted: fills caches, pulls images, compiles Python's files
+            for number in range(rounds):
+                for name, value in part.measure().items():
+                    samples[name].append(value)
+                print(f"{part.title}, round {number + 1} of {rounds}:", flush=True)
+                for name, values in samples.items():
+                    print(f"  {name:20} {values[-1]:8.3f}   {spread(values)}", flush=True)
+    return part.table(samples)
 
 
 if __name__ == "__main__":

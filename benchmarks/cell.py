@@ -37,15 +37,27 @@ def rate(run: nbtrain.Run) -> float:
     return sum(e.steps for e in ends[1:]) / (ends[-1].time - ends[0].time)
 
 
+def in_notebook() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return the common program's functions as a notebook has them: of `__main__`, in no module."""
+    import __main__
+
+    from . import programs
+
+    if not hasattr(__main__, "model"):
+        path = Path(programs.__file__)
+        exec(compile(path.read_text("utf-8"), path, "exec"), vars(__main__))
+    return __main__.model, __main__.dataset
+
+
 def train(**options: Any) -> nbtrain.Run:
     """Train the common program on two workers."""
     import nbtrain
 
     from . import programs
 
+    functions = options.pop("functions", None) or in_notebook()
     settings = {"epochs": programs.EPOCHS, "batch": programs.BATCH, "seed": programs.SEED}
     settings |= {"workers": 2, "backend": "local", "name": "bench", "live": False}
-    functions = options.pop("functions", (programs.model, programs.dataset))
     return nbtrain.train(*functions, **settings | options)
 
 
@@ -80,8 +92,6 @@ def large() -> dict[str, float]:
 
     import nbtrain.backends.local as local
 
-    from . import programs
-
     data = np.random.default_rng(1).random((LARGE // 40_000, 100, 100), dtype="float32")
 
     def dataset() -> Any:
@@ -89,7 +99,7 @@ def large() -> dict[str, float]:
 
     _warm_up()
     began = time.time()
-    run = train(functions=(programs.model, dataset))
+    run = train(functions=(in_notebook()[0], dataset))
     returned = time.time() - began
     run.stop(0)
     target = local.home() / "written"

@@ -24,8 +24,10 @@ def main() -> None:
 
     from . import programs
 
-    # As nbtrain does: two processes on one machine must not fight for its cores.
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 2) // 2))
+    # As nbtrain does: two processes on one machine must not fight for its cores. In a container
+    # the environment says how many it has.
+    if "TF_NUM_INTRAOP_THREADS" not in os.environ:
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 2) // 2))
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(programs.SEED)
     with strategy.scope():
@@ -100,13 +102,15 @@ def run_workers(module: str, *arguments: str) -> dict[str, float]:
                 [sys.executable, "-m", module, *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
             )
             stack.callback(process.kill)
             workers.append(process)
-        printed = workers[0].communicate(timeout=300)[0]
+        printed, said = workers[0].communicate(timeout=300)
         workers[1].communicate(timeout=60)
+    if not printed.strip():
+        raise RuntimeError(f"{module} printed nothing\n{said}")
     found: dict[str, float] = json.loads(printed.splitlines()[-1])
     return found
 

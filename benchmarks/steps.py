@@ -110,6 +110,9 @@ class _Line:
     def advance(self) -> None:
         pass
 
+    def trained(self, examples: float) -> None:
+        pass
+
     def stops_after(self, step: int) -> bool:
         return False
 

@@ -12,14 +12,21 @@ from .runtime import __version__ as __version__
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .recordings import replay as replay
     from .run import Run as Run
     from .run import attach as attach
     from .run import runs as runs
     from .training import train as train
 
-__all__ = ["Run", "attach", "runs", "train"]
+__all__ = ["Run", "attach", "replay", "runs", "train"]
 
-_HOMES = {"train": "training", "attach": "run", "runs": "run", "Run": "run"}
+_HOMES = {
+    "train": "training",
+    "attach": "run",
+    "replay": "recordings",
+    "runs": "run",
+    "Run": "run",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -37,11 +44,17 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Tell `jupyter labextension develop` where JupyterLab's extension is."""
+    return [{"src": "labextension", "dest": "nbtrain"}]
+
+
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics (`%load_ext nbtrain`), and import TensorFlow in a spare process."""
-    from . import magics, training
+    from . import display, magics, training
 
     magics.load(shell)
+    display.warm_up_in_background()
     training.warm_up_in_background()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,22 +28,40 @@ class RunRef:
 class Placement:
     """The infrastructure's view of a worker (None: of the head), apart from what it says itself.
 
-    `phase` is one of "pending", "running", "gone"; `reason` is for reading.
+    `phase` is one of "pending", "running", "gone"; `reason` is for reading, `fix` says what to do
+    about it. What is `stuck` stays so until somebody does.
     """
 
     worker: int | None
     phase: str
     reason: str = ""
     host: str = ""
+    fix: str = ""
+    stuck: bool = False
+
+
+#: Is told how many bytes have been sent, and how many there are.
+Sent = Callable[[int, int], None]
+
+
+def untold(_done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 class Backend(Protocol):
-    """Six methods; a run is a directory, and whoever wants to know something reads a file."""
+    """Seven methods; a run is a directory, and whoever wants to know something reads a file."""
 
     name: str
 
-    def start(self, request: TrainRequest, payload: Path) -> RunRef:
-        """Start the run, or go on with it where its directory exists and its head is dead."""
+    def check(self, request: TrainRequest) -> None:
+        """Raise what a start would raise, as far as it shows before anything is made."""
+
+    def start(self, request: TrainRequest, payload: Path, sent: Sent = untold) -> RunRef:
+        """Start the run, or go on with it where its directory exists and its head is dead.
+
+        `sent` is told how much of the payload has been sent; what it raises ends the start. A start
+        that raises leaves nothing behind.
+        """
 
     def runs(self) -> Iterable[RunRef]:
         """Return the runs there are, newest first."""

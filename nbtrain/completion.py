@@ -81,6 +81,9 @@ def _shown(option: Option) -> str:
 #: The options of the line magics, for those that have any; filled by `magics`.
 LINE_OPTIONS: dict[str, Sequence[Option]] = {}
 
+#: The commands of the line magics that have any, with their options; filled by `magics`.
+SUBCOMMANDS: dict[str, dict[str, Sequence[Option]]] = {}
+
 _DEFINED = re.compile(r"^(?:async )?def (\w+)|^(\w+) *=[^=]", re.MULTILINE)
 
 
@@ -116,6 +119,8 @@ class Completer:
         name, equals, start = word.partition("=")
         if magic == "k8s_config":
             return self._setting(name, equals, start)
+        if magic in SUBCOMMANDS:
+            return self._command(SUBCOMMANDS[magic], past, word)
         known = CELL if magic == "k8s_train" else LINE_OPTIONS.get(magic, ())
         if equals:
             return start, _beginning(start, self._values(_find(name, known), cell))
@@ -130,6 +135,16 @@ class Completer:
         """Offer options where the cursor stands at the beginning of a word that can be one."""
         asking = _find(past[-1], known) if past else None
         return [] if word or (asking and not asking.flag) else _unused(known, past)
+
+    def _command(
+        self, commands: dict[str, Sequence[Option]], past: list[str], word: str
+    ) -> tuple[str, list[str]]:
+        if not past:
+            return word, _beginning(word, commands)
+        known = commands.get(past[0], ())
+        if word.startswith("-"):
+            return word, _beginning(word, _unused(known, past))
+        return word, self._next(known, past, word)
 
     def _setting(self, name: str, equals: str, start: str) -> tuple[str, list[str]]:
         from .config import KEYS

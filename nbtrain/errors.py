@@ -65,8 +65,20 @@ class NotReady(NbtrainError):
     """The run has no such result (yet)."""
 
 
+class NotStarted(NotReady, FileNotFoundError):
+    """The run is still being started: there is nothing to read yet."""
+
+
 class BackendError(NbtrainError):
     """The machine, engine or cluster that was to run the training can't."""
+
+
+class ImageError(NbtrainError):
+    """An image can't be built, pushed, saved or loaded, or there is none of its name."""
+
+
+class ImageDoesNotFit(ImageError):
+    """An image's Python, TensorFlow or Keras is another one than the notebook's."""
 
 
 class RunFailed(NbtrainError):
@@ -99,6 +111,15 @@ class RunFailed(NbtrainError):
         what = f"(raised on worker {self.worker})" if self.traceback else self.message
         parts = (self.traceback.rstrip(), what, self.fix)
         return "\n".join(part for part in parts if part)
+
+
+class RehearsalFailed(RunFailed):
+    """The user's own code failed in a rehearsal on the notebook's machine; nothing was started."""
+
+    def __str__(self) -> str:
+        what = "(raised in a rehearsal of one step on this machine; nothing was started elsewhere)"
+        raised = self.traceback.rstrip() or self.message
+        return "\n".join(part for part in (raised, what, self.fix) if part)
 
 
 class RunStopped(NbtrainError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .backend import Backend, RunRef
+from .display import passing
+from .transfer import Transfer, watched
 
 
 class RunPath:
@@ -88,7 +91,8 @@ class RunPath:
 
     def read_bytes(self) -> bytes:
         """Return the file's bytes; FileNotFoundError if there is none."""
-        return b"".join(self._backend.read(self._ref, str(self._path)))
+        with self._pieces() as pieces:
+            return b"".join(pieces)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the file's text."""
@@ -107,14 +111,42 @@ class RunPath:
         path = Path(target)
         if path.is_dir():
             path = path / self.name
-        with path.open("wb") as file:
-            for piece in self._backend.read(self._ref, str(self._path)):
+        with path.open("wb") as file, self._pieces() as pieces:
+            for piece in pieces:
                 file.write(piece)
         return path
+
+    @contextlib.contextmanager
+    def _pieces(self) -> Iterator[Iterator[bytes]]:
+        """Give the file's bytes; how far they are is shown if it takes long."""
+        pieces = self._backend.read(self._ref, str(self._path))
+        with passing() as tell:
+            yield watched(pieces, Transfer(f"reading {self.name}"), tell, self._bytes)
+
+    def _bytes(self) -> int:
+        return next((e["bytes"] for e in self._index() if e["path"] == str(self._path)), 0)
 
     def _holds(self, path: PurePosixPath) -> bool:
         return str(self._path) == "." or self._path in path.parents
 
     def _all(self) -> list[PurePosixPath]:
+        return [PurePosixPath(entry["path"]) for entry in self._index()]
+
+    def _index(self) -> list[dict[str, Any]]:
         index: list[dict[str, Any]] = json.loads(b"".join(self._backend.read(self._ref, "")))
-        return [PurePosixPath(entry["path"]) for entry in index]
+        return index
+
+
+def logs_in(folder: RunPath) -> dict[str, RunPath]:
+    """Return TensorBoard's files below a folder, by their paths in it.
+
+    That is whatever lies in a folder of it that has event files somewhere: profiles are beside.
+    """
+    files = {str(PurePosixPath(str(f)).relative_to(str(folder))): f for f in folder.rglob("*")}
+    events = [name for name in files if PurePosixPath(name).name.startswith("events.out.tfevents")]
+    folders = {name.partition("/")[0] for name in events if "/" in name}
+    return {
+        name: file
+        for name, file in files.items()
+        if name in events or name.partition("/")[0] in folders
+    }

@@ -171,7 +171,7 @@ class _Parser:
                 if known.flag and known.name == name[3:].replace("-", "_"):
                     return known, False
         known = option(name, self.known, dashes=True)
-        if not written.startswith("--"):
+        if not written.startswith("--") and not (len(name) == 1 and name in known.aliases):
             raise OptionError(f"{written}: options have two dashes; did you mean {known.dashed}?")
         return known, True
 
@@ -206,7 +206,9 @@ class _Parser:
 
     def _set(self, known: Option, value: Any) -> None:
         options = self.line.options
-        if known.several and value is not None:
+        if known.several and isinstance(value, dict):
+            options[known.name] = {**options.get(known.name, {}), **value}
+        elif known.several and value is not None:
             options[known.name] = (*options.get(known.name, ()), *value)
         elif known.name in options:
             raise OptionError(f"{known.dashed}: given twice")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 
 from . import cell as cells
-from . import completion, config, values
+from . import completion, config, image_commands, values
 from .errors import NameInUse, OptionError
 from .line import Line, parse, words
-from .request import ROLES, Option
+from .request import DOCTOR, LOGS, ROLES, STOP, Option
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_LOGS = (
-    Option(name="worker", parse=values.whole(0), help="whose log", group="", default=0),
-    Option(name="follow", parse=values.flag, help="go on as it grows", group="", flag=True),
-)
-_STOP = (Option(name="now", parse=values.flag, help="kill it; saves nothing", group="", flag=True),)
-completion.LINE_OPTIONS.update(k8s_logs=_LOGS, k8s_stop=_STOP)
+completion.LINE_OPTIONS.update(k8s_logs=LOGS, k8s_stop=STOP, k8s_doctor=DOCTOR)
+completion.SUBCOMMANDS["k8s_image"] = {
+    name: command.options for name, command in image_commands.COMMANDS.items()
+}
 
 
-def _documented(function: _F) -> _F:
-    function.__doc__ = completion.help_text()
-    return function
+def _documented(text: str) -> Callable[[_F], _F]:
+    def document(function: _F) -> _F:
+        function.__doc__ = text
+        return function
+
+    return document
 
 
 @magics_class
@@ -47,7 +48,7 @@ class TrainMagics(Magics):
     # dict's, and turns lists and dicts into text.
     @no_var_expand
     @line_cell_magic
-    @_documented
+    @_documented(completion.help_text())
     def k8s_train(self, line: str, cell: str | None = None) -> None:  # noqa: D102
         from .training import check_free
 
@@ -58,19 +59,23 @@ class TrainMagics(Magics):
         options = given.options
         name = options.pop("name", None) or "training"
         wait = options.pop("wait", False)
+        export, dry_run = options.pop("export", None), options.pop("dry_run", False)
         if options.get("with_optimizer") and "from_run" not in options:
             raise OptionError("--with-optimizer: goes together with --from RUN")
         named = {role: options.pop(role) for role in ROLES if role in options}
         body = self._body(line, cell)
         self._check_name(name, body)
         # A wrong setting should not come up when the cell has worked for minutes.
-        config.defaults()
-        check_free(name, replace=bool(options.get("replace")))
+        backend = str({**config.defaults(), **options}.get("backend", "local"))
+        check_free(name, backend, replace=bool(options.get("replace")))
         cells.check_before_running(body, named, self.shell.user_ns)
         if body is not None:
             body.run()
         functions = cells.functions(body, named, self.shell.user_ns)
-        self._start(functions, name, options, wait)
+        if export or dry_run:
+            self._export(functions, name, options, export)
+        else:
+            self._start(functions, name, options, wait)
 
     def _body(self, line: str, cell: str | None) -> cells.Body | None:
         if cell is None or not cell.strip():
@@ -108,6 +113,14 @@ class TrainMagics(Magics):
         self.shell.user_ns[name] = run
         if wait:
             run.wait().check()
+
+    def _export(
+        self, functions: Mapping[str, Any], name: str, options: dict[str, Any], path: str | None
+    ) -> None:
+        from .training import export
+
+        text = export(**functions, name=name, path=path, **options)
+        print(f"kubectl apply --server-side -f {path}   trains it" if path else text)
 
     def _expand(self, text: str) -> Any:
         return expand(text, self.shell.user_ns)
@@ -152,7 +165,7 @@ class TrainMagics(Magics):
         %k8s_logs NAME --worker 1         another one
         %k8s_logs NAME --follow           go on as it grows, until the run has ended
         """
-        given, run = self._named(line, "k8s_logs", _LOGS)
+        given, run = self._named(line, "k8s_logs", LOGS)
         worker = given.options.get("worker", 0)
         text = run.logs(worker)
         if not given.options.get("follow"):
@@ -172,7 +185,7 @@ class TrainMagics(Magics):
         %k8s_stop NAME
         %k8s_stop NAME --now              kill it
         """
-        given, run = self._named(line, "k8s_stop", _STOP)
+        given, run = self._named(line, "k8s_stop", STOP)
         if given.options.get("now"):
             run.stop(0)
         else:
@@ -195,6 +208,36 @@ class TrainMagics(Magics):
 
     @no_var_expand
     @line_magic
+    def k8s_export(self, line: str) -> None:
+        """Write a run as YAML, which kubectl apply --server-side -f trains anew with no notebook.
+
+        %k8s_export NAME train.yaml       only you can read the file: it holds the run's token
+        """
+        from .training import export_run
+
+        given = parse(line, (), expand=self._expand, magic="k8s_export", most=2)
+        if len(given.words) != 2:
+            raise OptionError("%k8s_export: a run's name and a file, as in digits train.yaml")
+        run = self._run(given.words[0])
+        export_run(run, str(given.words[1]))
+        print(f"kubectl apply --server-side -f {given.words[1]}   trains it")
+
+    @no_var_expand
+    @line_magic
+    def k8s_doctor(self, line: str) -> None:
+        """Check what a run on the cluster needs, and say what is missing.
+
+        %k8s_doctor                       with the settings of %k8s_config
+        %k8s_doctor --namespace ml --image registry.example/train:1
+        %k8s_doctor --probe               start pods for a moment, and see what they see
+        """
+        from . import doctor
+
+        given = parse(line, DOCTOR, expand=self._expand, magic="k8s_doctor")
+        doctor.run(given.options)
+
+    @no_var_expand
+    @line_magic
     def k8s_delete(self, line: str) -> None:
         """Remove a run and all its files; a live run is killed first.
 
@@ -207,20 +250,48 @@ class TrainMagics(Magics):
             del self.shell.user_ns[run.name]
         print(f"{run.id}: deleted")
 
+    # -- images -------------------------------------------------------------------------------
+
+    @no_var_expand
+    @line_magic
+    @_documented(image_commands.help_text())
+    def k8s_image(self, line: str) -> Any:  # noqa: D102
+        name, _, rest = line.strip().partition(" ")
+        if name in ("", "--help", "-h", "-?"):
+            print(image_commands.help_text())
+            return None
+        command = image_commands.find(name)
+        given = parse(
+            rest, command.options, expand=self._expand, magic="k8s_image", most=command.most + 1
+        )
+        if given.help:
+            print(image_commands.help_text())
+            return None
+        result = command(given.words, given.options)
+        if isinstance(result, str):
+            print(result)
+            return None
+        return result
+
+    # -- which run ----------------------------------------------------------------------------
+
     def _named(self, line: str, magic: str, known: tuple[Option, ...]) -> tuple[Line, Run]:
         """Return a line's options and the run that it names."""
+        given = parse(line, known, expand=self._expand, magic=magic, most=1)
+        return given, self._run(self._name(given, magic))
+
+    def _run(self, name: Any) -> Run:
+        """Return the run that a word of a line names, or is the variable of."""
         from .run import Run, attach, runs
 
-        given = parse(line, known, expand=self._expand, magic=magic, most=1)
-        name = self._name(given, magic)
         if isinstance(name, Run):
-            return given, name
+            return name
         for run in runs():
             if name in (run.name, run.id):
-                return given, run
+                return run
         variable = self.shell.user_ns.get(name)
         # `attach` says which names there are.
-        return given, variable if isinstance(variable, Run) else attach(name)
+        return variable if isinstance(variable, Run) else attach(name)
 
     def _name(self, given: Line, magic: str) -> Any:
         if given.help:

@@ -7,16 +7,13 @@ is refused here, before anything is started.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import io
 import json
 import linecache
 import os
 import pickle
-import platform
 import queue
 import sys
 import tempfile
@@ -33,8 +30,10 @@ from . import explain
 from .captured import Captured
 from .errors import NbtrainError
 from .pickler import SMALL, Pickler, trial
+from .runtime import __version__
 from .runtime import payload as _format
-from .runtime.payload import KERASES, aligned, tf_keras_settings
+from .runtime.payload import KERASES, aligned, dtype_policy, tf_keras_settings
+from .runtime.versions import versions as _runtime_versions
 from .sources import chosen_files, is_own, is_own_path, own_modules
 from .sources import runtime_zip as runtime_zip
 
@@ -54,9 +53,8 @@ _TF_KERAS_DEFAULTS = {
     "floatx": "float32",
     "epsilon": 1e-07,
     "image_data_format": "channels_last",
-    "dtype_policy": "float32",
+    "dtype_policy": None,
 }
-_PACKAGES = ("nbtrain", "tensorflow", "keras", "tf_keras", "numpy", "cloudpickle")
 
 Progress = Callable[[int, int], None]
 
@@ -212,12 +210,8 @@ def _cells(names: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that matter, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    """Return the versions of Python, of nbtrain and of the packages that matter."""
+    return {"nbtrain": __version__, **_runtime_versions()}
 
 
 def _environment() -> dict[str, str]:
@@ -243,9 +237,9 @@ def _keras_settings() -> dict[str, Any] | None:
     if not hasattr(keras, "config"):
         return None
     assert keras is not None
-    policy = keras.config.dtype_policy()
-    config: Any = policy.name
-    if type(policy).__name__ != "DTypePolicy":
+    policy = dtype_policy()
+    config: Any = policy and policy.name
+    if policy is not None and type(policy).__name__ != "DTypePolicy":
         config = keras.dtype_policies.serialize(policy)
     return {
         "floatx": keras.config.floatx(),

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .formats import clean, duration, left, listed, number, one_line, plural, rate
+from .formats import clean, duration, left, listed, number, one_line, plural, rate, size
 from .runtime.events import Failed, Warned
-from .state import Restart, RunState, WorkerState
+from .state import REHEARSAL, START, Restart, RunState, WorkerState
 
 #: A sign for each phase of a worker, so that it doesn't need colour.
 SIGNS = {
@@ -36,6 +36,12 @@ TONES = {
     "lost": "bad",
 }
 
+#: The phases in which a worker's rate and memory mean something.
+_AT_WORK = ("training", "validating", "saving")
+
+#: At most this many workers are told by their numbers.
+_NAMED = 8
+
 _STATUS_TONES = {"succeeded": "good", "failed": "bad", "lost": "bad", "stopped": "quiet",
                  "restarting": "warn", "stopping": "warn"}  # fmt: skip
 
@@ -53,6 +59,8 @@ _DOING = {
     "lost": "lost",
     "stopped": "stopped",
 }
+
+_UNSTARTED = (START, REHEARSAL)
 
 _CELL = re.compile(r'File "(?:[^"]*[/\\]ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^"]*>)", ')
 _FRAME = re.compile(r'^  (?:File "|Cell, )')
@@ -81,11 +89,13 @@ def title(state: RunState, now: float) -> list[str]:
 
 
 def _status(state: RunState, now: float) -> str:
+    if state.live and state.generation and state.head in ("gone", "pending"):
+        return f"the head is away{_because(state.head_reason)}"
     match state.status:
         case "packing":
             return "packing functions and data"
         case "starting":
-            return waiting_for(state, now) or "starting"
+            return one_line(state.doing) or waiting_for(state, now) or "starting"
         case "saving":
             return "saving the model"
         case "restarting":
@@ -120,7 +130,7 @@ def waiting_for(state: RunState, now: float) -> str:
     members = [w for w in behind if phases.index(w.phase) == last]
     if phases[last] == "meeting" and len(members) == len(state.workers):
         return "the workers are meeting"
-    who = "" if len(members) == len(state.workers) else f"{_workers(w.index for w in members)}: "
+    who = "" if len(members) == len(state.workers) else f"{_some(w.index for w in members)}: "
     why = next((one_line(w.why) for w in members if w.why), "") or _DOING[phases[last]]
     seconds = _since(min(w.since for w in members), now)
     # Only what is slow is counted, so that a normal start doesn't flicker.
@@ -151,10 +161,12 @@ def summary(state: RunState) -> str:
 
 
 def facts(state: RunState) -> list[str]:
-    """Return what is to be known besides: backend, batch, parameters, seed, speed."""
+    """Return what is to be known besides: backend, batch, sharding, parameters, seed, speed."""
     found = [clean(state.backend)]
     if state.global_batch:
         found.append(f"global batch {state.global_batch:,}")
+    if state.shard:
+        found.append(f"shared out by {state.shard}")
     if state.parameters:
         found.append(f"{state.parameters:,} parameters")
     if state.seed is not None:
@@ -171,8 +183,31 @@ def speed(state: RunState) -> str:
     return f"{rate(state.step_rate)} steps/s" if state.step_rate else ""
 
 
+def memory(state: RunState) -> str:
+    """Return "1.1 GB to 1.3 GB a worker", of those that train."""
+    found = [w.memory for w in state.workers if w.phase in _AT_WORK and w.memory]
+    if not found:
+        return ""
+    least, most = size(min(found)), size(max(found))
+    return f"{least} a worker" if least == most else f"{least} to {most} a worker"
+
+
+def figures(worker: WorkerState) -> tuple[str, str]:
+    """Return a training worker's examples/s and memory; "" for what is not known."""
+    if worker.phase not in _AT_WORK:
+        return "", ""
+    known = worker.examples_per_s is not None
+    speed = f"{rate(worker.examples_per_s or 0.0)} examples/s" if known else ""
+    return speed, size(worker.memory) if worker.memory else ""
+
+
+def tooltip(worker: WorkerState) -> str:
+    """Return all there is to say of a worker."""
+    return " · ".join(part for part in (describe(worker), *figures(worker)) if part)
+
+
 def describe(worker: WorkerState) -> str:
-    """Return all there is to say of a worker, for a tooltip."""
+    """Return what a worker does, and where."""
     doing = _DOING.get(worker.phase, worker.phase)
     parts = [f"worker {worker.index}: {doing}"]
     if worker.why:
@@ -198,7 +233,7 @@ def crew(state: RunState) -> str:
         doing = clean(_DOING.get(phase, phase))
         if len(phases) == 1:
             parts.append(f"all {doing}" if len(members) > 1 else doing)
-        elif len(members) <= 8:
+        elif len(members) <= _NAMED:
             parts.append(f"{_workers(members)} {doing}")
         else:
             parts.append(f"{len(members)} {doing}")
@@ -337,6 +372,10 @@ def headline(failed: Failed) -> str:
         "stalled": "got stuck",
         "version": "has other versions",
         "data": "could not read the data",
+        "placement": "can't start",
+        "results": "can't write its results to their address",
+        START: "could not be started",
+        REHEARSAL: "failed in its rehearsal on this machine; nothing was started elsewhere",
     }
     if failed.cause == "refused":
         return "nbtrain refuses to train this"
@@ -376,18 +415,28 @@ def next_steps(state: RunState) -> list[tuple[str, str]]:
     elif {"weights", "checkpoint"} & set(state.saved):
         steps.append((f"{name}.load()", "the model of the last checkpoint"))
     error = state.error
+    if (state.status == "stopped" and state.last_seq < 0) or (error and error.cause in _UNSTARTED):
+        return steps  # it has written nothing
     worker = error.worker if error and error.worker is not None else 0
     steps.append((f"{name}.logs({worker})", f"what worker {worker} printed"))
     return steps
 
 
 def _who(failed: Failed) -> str:
+    if failed.cause == "placement" and failed.worker is None:
+        return "the head"
     return "the run" if failed.worker is None else f"worker {failed.worker}"
 
 
 def _workers(indices: Iterable[int]) -> str:
     numbers = list(indices)
     return f"worker {numbers[0]}" if len(numbers) == 1 else f"workers {listed(numbers)}"
+
+
+def _some(indices: Iterable[int]) -> str:
+    """Return which workers, or of many how many."""
+    numbers = list(indices)
+    return _workers(numbers) if len(numbers) <= _NAMED else f"{len(numbers)} workers"
 
 
 def _because(reason: str) -> str:

@@ -125,7 +125,7 @@ def _label(said: str, x: str, y: str, anchor: str) -> Html:
 
 
 def _line(line: Line, frame: _Frame) -> Html:
-    points = _spread(line.points, _DRAWN)
+    points = spread(line.points, _DRAWN)
     pieces = _pieces(points, frame)
     marked = line.mark and len(points) <= _MARKED
     marks = [_mark(line, *frame.place(p)) for piece in pieces for p in piece] if marked else []
@@ -166,7 +166,7 @@ def _pieces(points: Points, frame: _Frame) -> list[list[tuple[float, float]]]:
     return [piece for piece in pieces if piece]
 
 
-def _spread(points: Points, most: int) -> Points:
+def spread(points: Points, most: int) -> Points:
     """Return at most `most` of the points, evenly, the first and the last among them."""
     if len(points) <= most:
         return points
@@ -185,7 +185,7 @@ def _described(name: str, lines: Sequence[Line]) -> str:
 
 def sparkline(points: Points, width: int) -> str:
     """Return the curve as blocks of different height, × where a value is not finite."""
-    values = [p[1] for p in _spread(points, max(width, 2))] if width > 1 else []
+    values = [p[1] for p in spread(points, max(width, 2))] if width > 1 else []
     finite = [v for v in values if math.isfinite(v)]
     if len(values) < 2 or not finite:
         return "×" * len(values)

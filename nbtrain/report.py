@@ -110,14 +110,14 @@ def _chip(worker: WorkerState) -> Html:
         f"text-align:center;line-height:18px;border:1px solid {colour};border-radius:4px;"
         f"color:{colour}",
         f"{phrases.sign(worker)}\u202f{worker.index}",
-        title=phrases.describe(worker),
+        title=phrases.tooltip(worker),
     )
     return html_of(chip, " ")
 
 
 def _dot(worker: WorkerState) -> Html:
     colour = TONES[phrases.TONES.get(worker.phase, "quiet")]
-    return span(f"color:{colour}", phrases.sign(worker), title=phrases.describe(worker))
+    return span(f"color:{colour}", phrases.sign(worker), title=phrases.tooltip(worker))
 
 
 def _bars(state: RunState) -> Html:

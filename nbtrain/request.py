@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import values
+from . import container_values, values
 from .errors import OptionError
 from .runtime.request import MULTI_WORKER_MIRRORED, TrainRequest
 
@@ -27,11 +27,12 @@ GROUPS = (
     "Arguments of Model.fit",
     "The run",
     "When something goes wrong",
+    "Containers and pods",
+    "Kubernetes",
     "Settings",
 )
-TRAINING, FUNCTIONS, FIT, RUN, TROUBLE, SETTINGS = GROUPS
+TRAINING, FUNCTIONS, FIT, RUN, TROUBLE, CONTAINERS, KUBERNETES, SETTINGS = GROUPS
 
-_LATER = "not in this release; there is: local"
 _OTHER_STRATEGIES = {
     "mirrored": "not supported yet; multi-worker-mirrored does the same with one GPU a worker",
     "parameter-server": "not supported: Keras 3 can't train under it",
@@ -70,6 +71,8 @@ class Option:
         Its name in `TrainRequest`; empty for what is not there.
     fit
         It is an argument of `Model.fit`.
+    container
+        It is kept in `TrainRequest.container`, under its own name.
     cell, config
         Whether the cell, and the configuration, have it.
     """
@@ -88,6 +91,7 @@ class Option:
     written: str = ""
     field: str = ""
     fit: bool = False
+    container: bool = False
     cell: bool = True
     config: bool = False
 
@@ -295,12 +299,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="backend",
-        parse=values.one_of("local", refused={"docker": _LATER, "kubernetes": _LATER}),
-        help="where the workers run",
+        parse=values.one_of("local", "docker", "kubernetes"),
+        help="where the workers run: local, docker or kubernetes",
         group=RUN,
         metavar="NAME",
         default="local",
-        choices=("local",),
+        choices=("local", "docker", "kubernetes"),
         field="backend",
         config=True,
     ),
@@ -311,6 +315,15 @@ OPTIONS: tuple[Option, ...] = (
         group=RUN,
         default=False,
         flag=True,
+    ),
+    Option(
+        name="rehearse",
+        parse=values.flag,
+        help="make one step here first: a mistake shows in seconds; --no-rehearse does not",
+        group=RUN,
+        default="on for docker and kubernetes",
+        flag=True,
+        config=True,
     ),
     Option(
         name="replace",
@@ -346,6 +359,16 @@ OPTIONS: tuple[Option, ...] = (
         group=RUN,
         default=False,
         flag=True,
+    ),
+    Option(
+        name="results",
+        parse=values.address,
+        help="write the results there as well: s3://bucket/folder, a folder, ...",
+        group=RUN,
+        metavar="URL",
+        default="the run's own directory alone",
+        field="results",
+        config=True,
     ),
     Option(
         name="checkpoint_every",
@@ -409,6 +432,231 @@ OPTIONS: tuple[Option, ...] = (
         config=True,
     ),
     Option(
+        name="image",
+        parse=container_values.image,
+        help="what the workers run in; %k8s_image makes one",
+        group=CONTAINERS,
+        metavar="IMAGE",
+        default="one of the notebook's Python",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="python_image",
+        parse=container_values.image,
+        help="what pods run in, and install packages in, without an --image",
+        group=KUBERNETES,
+        metavar="IMAGE",
+        default="Docker Hub's, slim",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="cpu",
+        parse=container_values.cores,
+        help="cores of a worker, such as 2 or 500m",
+        group=CONTAINERS,
+        metavar="CORES",
+        default=1,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="gpus",
+        parse=values.whole(0, 64),
+        help="GPUs of a worker",
+        group=CONTAINERS,
+        metavar="N",
+        default=0,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="env",
+        parse=container_values.environment,
+        help="environment variables; a NAME alone has the notebook's value",
+        group=CONTAINERS,
+        metavar="NAME=VALUE…",
+        default="none",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="context",
+        parse=values.word,
+        help="context of the kubeconfig",
+        group=KUBERNETES,
+        metavar="NAME",
+        default="the current one",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="namespace",
+        parse=container_values.namespace,
+        help="where the run's objects are made",
+        group=KUBERNETES,
+        metavar="NAME",
+        default="the context's",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="node_selector",
+        parse=container_values.node_labels,
+        help="labels that a node has to have",
+        group=KUBERNETES,
+        metavar="KEY=VALUE…",
+        default="any node",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="tolerations",
+        parse=container_values.tolerations,
+        help="taints of nodes that are tolerated: gpu=true:NoSchedule",
+        group=KUBERNETES,
+        metavar="TAINT…",
+        default="none",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="service_account",
+        parse=container_values.object_name("ServiceAccount"),
+        help="whose rights the pods have (its token is not mounted)",
+        group=KUBERNETES,
+        metavar="NAME",
+        default="the namespace's",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="image_pull_secret",
+        parse=container_values.object_names("Secret"),
+        help="Secrets with the image registry's credentials",
+        group=KUBERNETES,
+        metavar="NAME…",
+        default="none",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="storage",
+        parse=container_values.storage,
+        help="size of the volume for the results, or none",
+        group=KUBERNETES,
+        metavar="BYTES",
+        default="10Gi",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="storage_class",
+        parse=container_values.object_name("StorageClass"),
+        help="class of that volume",
+        group=KUBERNETES,
+        metavar="NAME",
+        default="the cluster's",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="priority_class",
+        parse=container_values.object_name("PriorityClass"),
+        help="priority of the pods",
+        group=KUBERNETES,
+        metavar="NAME",
+        default="the cluster's",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="secret",
+        parse=container_values.secrets,
+        help="Secrets as environment variables (NAME) or files (NAME:/path)",
+        group=KUBERNETES,
+        metavar="NAME…",
+        default="none",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="volume",
+        parse=container_values.volumes,
+        help="volumes with data: my-data:/data, my-data:/data:ro",
+        group=KUBERNETES,
+        metavar="PVC:PATH…",
+        default="none",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="max_time",
+        parse=values.seconds,
+        help="stop the run after so long, such as 12h",
+        group=TROUBLE,
+        metavar="TIME",
+        default="no limit",
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="labels",
+        parse=container_values.labels,
+        help="labels of all objects",
+        group=KUBERNETES,
+        metavar="KEY=VALUE…",
+        default="nbtrain's own",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="annotations",
+        parse=container_values.pod_annotations,
+        help="annotations of all pods",
+        group=KUBERNETES,
+        metavar="KEY=VALUE…",
+        default="nbtrain's own",
+        several=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="pod_template",
+        parse=container_values.pod_template,
+        help="YAML file, or dict, merged into the pods last",
+        group=KUBERNETES,
+        metavar="FILE",
+        default="none",
+        variable=True,
+        container=True,
+        config=True,
+    ),
+    Option(
+        name="export",
+        parse=values.word,
+        help="write what kubectl apply -f runs, and train nothing",
+        group=KUBERNETES,
+        metavar="FILE",
+        default="train now",
+    ),
+    Option(
+        name="dry_run",
+        parse=values.flag,
+        help="show the objects that would be made, and train nothing",
+        group=KUBERNETES,
+        default=False,
+        flag=True,
+    ),
+    Option(
         name="keep",
         parse=values.whole(0, 1_000_000),
         help="ended runs kept of each name",
@@ -440,6 +688,25 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
+#: The options of `%k8s_logs` and `nbtrain logs`, and so on.
+LOGS = (
+    Option(
+        name="worker", parse=values.whole(0), help="whose log", group="", metavar="N", default=0
+    ),
+    Option(name="follow", parse=values.flag, help="go on as it grows", group="", flag=True),
+)
+STOP = (Option(name="now", parse=values.flag, help="kill it; saves nothing", group="", flag=True),)
+DOCTOR = (
+    *(o for o in OPTIONS if o.container or o.name in ("workers", "memory")),
+    Option(
+        name="probe",
+        parse=values.flag,
+        help="start pods for a moment: image, DNS, network, isolation",
+        group=KUBERNETES,
+        flag=True,
+    ),
+)
+
 _COMPILE = "belongs to model.compile(...), in model()"
 #: What people ask for and what to do instead.
 REFUSED: dict[str, str] = {
@@ -458,7 +725,19 @@ _SYNONYMS = {
     "processes": "workers",
     "replicas": "workers",
     "nodes": "workers",
-    "gpus": "workers",
+    "cpus": "cpu",
+    "cores": "cpu",
+    "gpu": "gpus",
+    "mem": "memory",
+    "ram": "memory",
+    "kube_context": "context",
+    "ns": "namespace",
+    "pvc": "volume",
+    "secrets": "secret",
+    "toleration": "tolerations",
+    "image_pull_secrets": "image_pull_secret",
+    "environment": "env",
+    "timeout": "max_time",
     "random_state": "seed",
     "data": "dataset",
     "train_data": "dataset",
@@ -549,11 +828,13 @@ def make_request(
     fields = {BY_NAME[n].field: value for n, value in given.items() if BY_NAME[n].field}
     fields.setdefault("seed", secrets.randbelow(2**32))
     arguments = {n: value for n, value in given.items() if BY_NAME[n].fit}
+    container = {n: value for n, value in _plain(given).items() if BY_NAME[n].container}
     request = TrainRequest(
         name=name,
-        id=_new_id(name),
+        id=new_id(name),
         created=time.time(),
         fit=arguments,
+        container=container,
         options=_plain(given),
         **fields,
     )
@@ -575,7 +856,7 @@ def _check_epochs(first: int, epochs: int) -> None:
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values by the options' own names; those that are None are left out."""
-    here = [o for o in OPTIONS if o.field or o.fit]
+    here = [o for o in OPTIONS if o.field or o.fit or o.container]
     found: dict[str, Any] = {}
     for name, value in options.items():
         known = option(name, here)
@@ -592,7 +873,8 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v if isinstance(v, dict) else json.loads(json.dumps(v)) for n, v in given.items()}
 
 
-def _new_id(name: str) -> str:
+def new_id(name: str) -> str:
+    """Return an id of a run that no other one has: its name, the time, a few letters."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     letters = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
     return f"{name}-{now}-{letters}"

@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import backends
-from .backend import Backend, RunRef
+from .backend import Backend, Placement, RunRef
+from .backends.results import OrResults, ResultsBackend, forget
 from .errors import (
+    BackendError,
+    NameInUse,
+    NbtrainError,
     NoSuchRun,
     NotReady,
+    NotStarted,
+    RehearsalFailed,
     RunFailed,
     RunStopped,
     WaitInterrupted,
     WaitTimeout,
     nearest,
 )
-from .files import RunPath
+from .files import RunPath, logs_in
 from .runtime import events
 from .runtime.events import Event
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
-from .state import RunState, fold, initial, mark_lost, mark_stopping
+from .starting import Start
+from .state import (
+    REHEARSAL,
+    START,
+    RunState,
+    fold,
+    initial,
+    mark_called_off,
+    mark_lost,
+    mark_starting,
+    mark_stopping,
+    mark_stuck,
+    mark_unstarted,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -60,9 +81,13 @@ class Run:
         The name is the notebook's; the id tells runs of one name apart.
     """
 
-    def __init__(self, backend: Backend, ref: RunRef, request: TrainRequest) -> None:
+    def __init__(
+        self, backend: Backend, ref: RunRef, request: TrainRequest, start: Start | None = None
+    ) -> None:
         self.name, self.id = ref.name, ref.id
         self._backend, self._ref, self._request = backend, ref, request
+        self._start = start  # None once the run is there
+        self._problem: NbtrainError | None = None
         self._state = initial(
             ref.name, ref.id, ref.backend, request.workers, request.created, request.epochs
         )
@@ -166,6 +191,8 @@ class Run:
     def check(self) -> Run:
         """Raise what the run ended with, unless there is a trained model; see `model`."""
         state = self._state
+        if self._problem is not None:
+            raise self._problem.with_traceback(None)
         if state.status == "succeeded" or (state.status == "stopped" and "weights" in state.saved):
             return self
         if state.status == "stopped":
@@ -235,13 +262,44 @@ class Run:
 
     def follow_logs(self, worker: int = 0) -> Iterator[str]:
         """Yield a worker's log as it grows, until the run has ended."""
-        for piece in self._backend.read(self._ref, RunDir("").log(worker), follow=True):
+        self._until(lambda: self._start is None or self._followed)
+        for piece in self._place().read(self._ref, RunDir("").log(worker), follow=True):
             yield piece.decode("utf-8", "replace")
+
+    def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """Yield a file of the run directory from an offset; a folder gives its index as JSON."""
+        return self._place().read(self._ref, path, offset)
 
     @property
     def files(self) -> RunPath:
         """The run directory, to be read like a `pathlib.Path`."""
-        return RunPath(self._backend, self._ref)
+        return RunPath(self._place(), self._ref)
+
+    def tensorboard(self, folder: str | Path = ".") -> Path:
+        """Copy what TensorBoard callbacks have written so far; `tensorboard --logdir` shows it.
+
+        Parameters
+        ----------
+        folder
+            Where NAME-tensorboard is made, or brought up to date.
+
+        Raises
+        ------
+        NotReady
+            If there is nothing; it says what to add to `callbacks()`.
+        """
+        target = Path(folder).expanduser() / f"{self.name}-tensorboard"
+        files = logs_in(self.files / RunDir.FILES)
+        if not files:
+            raise NotReady(
+                f"{self.name} has written no TensorBoard logs",
+                'Have callbacks() return [keras.callbacks.TensorBoard("logs")], and install'
+                " tensorboard where the workers run.",
+            )
+        for name, file in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            file.download(target / name)
+        return target
 
     # -- what can be done with it ---------------------------------------------------------------
 
@@ -253,6 +311,8 @@ class Run:
         grace
             Seconds until a run that does not come to a stop is killed; 0 kills at once.
         """
+        if self._called_off():
+            return self
         self._follow()
         self._state = mark_stopping(self._state)
         self._backend.stop(self._ref, grace)
@@ -261,7 +321,10 @@ class Run:
 
     def delete(self) -> None:
         """Remove the run and all its files; a live run is killed first."""
-        self._backend.delete(self._ref)
+        if not self._called_off():
+            self._backend.delete(self._ref)
+            forget(self.id)
+        _here.pop(self.id, None)
 
     def rerun(self, **changes: Any) -> Run:
         """Train again with the same functions, data, seed and options, except for `changes`."""
@@ -293,25 +356,147 @@ class Run:
 
     def display(self) -> None:
         """Show the run here, and keep what is shown up to date until it has ended."""
+        from .asked import answers
         from .display import LiveDisplay
 
         self._follow()
         if self._display is None:
-            self._display = LiveDisplay(lambda: self._state)
+            self._display = LiveDisplay(lambda: self._state, answers=answers(self))
         self._display.show()
 
     def when_ended(self, call: Callable[[], None]) -> None:
         """Call back, in another thread, once the run has ended; only runs that are followed."""
         self._afterwards.append(call)
 
+    # -- starting -------------------------------------------------------------------------------
+
+    def begin(self, patience: float, *, replace: bool = False) -> None:
+        """Start the run in a thread, as its `Start` says.
+
+        Raises
+        ------
+        NbtrainError
+            What prevents it, if that is known within `patience` seconds; `check` raises it later.
+        NameInUse
+            If another thread is starting a run of its name, which it does not `replace`.
+        """
+        assert self._start is not None
+        _enlist(self, replace)
+        # No daemon: a script that ends now must not leave half a start.
+        threading.Thread(target=self._begin, name=f"nbtrain-{self.name}-start").start()
+        try:
+            with self._changed:
+                self._changed.wait_for(self._is_settled, patience)
+        except BaseException:  # whoever interrupts the cell has no variable to stop it by
+            self._start.call_off()
+            raise
+        if self._problem is not None:
+            del _here[self.id]
+            raise self._problem
+
+    def _begin(self) -> None:
+        start = self._start
+        assert start is not None
+        start.changed = self._show_start
+        try:
+            started = start()
+        except NbtrainError as error:
+            self._end_unstarted(error)
+        except Exception as error:
+            self._end_unstarted(BackendError(f"{type(error).__name__}: {error}"))
+        else:
+            self._end_start(start) if started else self._end_unstarted(None)
+
+    def _show_start(self) -> None:
+        start = self._start
+        if start is not None:
+            self._show(mark_starting(self._state, start.doing, start.warnings))
+
+    def _end_start(self, start: Start) -> None:
+        """Go over to following the run, which is there now."""
+        self._show(mark_starting(self._state, "", start.warnings))
+        with self._changed:
+            self._start = None
+            self._changed.notify_all()
+        _here.pop(self.id, None)
+        self._follow()
+
+    def _end_unstarted(self, problem: NbtrainError | None) -> None:
+        """End a run that could not be started, or was called off (None)."""
+        if problem is None:
+            state = mark_called_off(self._state)
+        elif isinstance(problem, RehearsalFailed):
+            cause = REHEARSAL if problem.cause == "user" else problem.cause
+            message = "\n".join(part for part in (problem.message, problem.fix) if part)
+            state = mark_unstarted(self._state, message, cause, problem.traceback)
+        else:
+            state = mark_unstarted(self._state, str(problem), START)
+        self._problem = problem
+        self._show(state)
+        if problem is None:
+            _here.pop(self.id, None)
+        self._end_following()
+
+    def _is_settled(self) -> bool:
+        return self._start is None or self._followed
+
+    def _called_off(self) -> bool:
+        """Call the start off, if it is not over; tell whether the run was never started."""
+        if self._start is None:
+            return False
+        self._start.call_off()
+        self._until(self._is_settled)
+        return self._start is not None
+
+    def _place(self) -> Backend:
+        """Return where the run is."""
+        if self._start is None:
+            if self._request.results:
+                return OrResults(self._backend, self._request)
+            return self._backend
+        if self._followed:
+            raise NotReady(f"{self.name} was not started: it has no files")
+        raise NotStarted(f"{self.name} is still being started: it has no files yet")
+
+    def _show(self, state: RunState) -> None:
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+        if self._display is not None:
+            self._display.update()
+
     # -- following ------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        if self._thread is None:
+        if self._thread is None and self._start is None:
             self._thread = threading.Thread(
                 target=self._read_events, name=f"nbtrain-{self.name}", daemon=True
             )
             self._thread.start()
+            threading.Thread(
+                target=self._read_placements, name=f"nbtrain-{self.name}-placed", daemon=True
+            ).start()
+
+    def _read_placements(self) -> None:
+        """Follow what the infrastructure says of the workers; the run itself goes on without."""
+        with contextlib.suppress(NbtrainError):
+            for placement in self._backend.placements(self._ref):
+                with self._changed:
+                    self._state = fold(self._state, placement)
+                    self._changed.notify_all()
+                if self._display is not None:
+                    self._display.update()
+                if placement.stuck and self._state.live:
+                    self._give_up(placement)
+                if self._state.ended:
+                    return
+
+    def _give_up(self, placement: Placement) -> None:
+        """End a run that waits for what will not come by itself."""
+        with self._changed:
+            self._state = mark_stuck(self._state, placement)
+            self._changed.notify_all()
+        self._backend.stop(self._ref, 0)
 
     def _read_events(self) -> None:
         rest = b""
@@ -319,10 +504,14 @@ class Run:
             for piece in self._backend.read(self._ref, RunDir.EVENTS, follow=True):
                 *lines, rest = (rest + piece).split(b"\n")
                 self._take(lines)
-        except NoSuchRun as error:
-            self._lose(str(error))
-        else:
             self._lose("its head process is gone")
+        except NbtrainError as error:
+            self._lose(error.message)
+        finally:
+            self._lose("it can't be followed any more")
+            self._end_following()
+
+    def _end_following(self) -> None:
         with self._changed:
             self._followed = True
             self._changed.notify_all()
@@ -338,7 +527,8 @@ class Run:
                 event = events.decode(line)
                 if event is not None:
                     self._events.append(event)
-                    self._state = fold(self._state, event)
+                    with self._changed:
+                        self._state = fold(self._state, event)
         if lines:
             with self._changed:
                 self._changed.notify_all()
@@ -346,10 +536,11 @@ class Run:
                 self._display.update()
 
     def _lose(self, why: str) -> None:
-        if self._state.live:
-            self._state = mark_lost(
-                self._state, f"{why}; nbtrain.attach({self.name!r}) goes on from what there is"
-            )
+        with self._changed:
+            if self._state.live:
+                self._state = mark_lost(
+                    self._state, f"{why}; nbtrain.attach({self.name!r}) goes on from what there is"
+                )
 
     def _until(self, condition: Callable[[], object], timeout: float | None = None) -> None:
         """Wait, letting interrupts through; they only end the waiting."""
@@ -382,17 +573,35 @@ class Run:
         return self._ref.live
 
     def _read(self, name: str) -> bytes:
-        return b"".join(self._backend.read(self._ref, name))
+        return b"".join(self._place().read(self._ref, name))
 
     @contextlib.contextmanager
     def _local(self, name: str) -> Iterator[Path]:
         """Give a file of the run directory as a file of this machine."""
-        path = getattr(self._backend, "path", None)
+        path = getattr(self._place(), "path", None)
         if path is not None:
             yield path(self._ref) / name
             return
         with tempfile.TemporaryDirectory(prefix="nbtrain-") as folder:
             yield (self.files / name).download(folder)
+
+
+#: The runs that this kernel is starting, and those that it could not start, by their ids.
+_here: dict[str, Run] = {}
+_enlisting = threading.Lock()
+# In a forked process no thread goes on with them.
+os.register_at_fork(after_in_child=lambda: _here.clear())
+
+
+def _enlist(run: Run, replace: bool) -> None:
+    """Have a run that is about to be started found; those of its name that failed are forgotten."""
+    with _enlisting:
+        for other in [other for other in _here.values() if other.name == run.name]:
+            if not other.state.live:
+                del _here[other.id]
+            elif not replace:
+                raise NameInUse(f"a run named {run.name!r} is being started in another thread.")
+        _here[run.id] = run
 
 
 class Runs(list[Run]):
@@ -434,39 +643,83 @@ def _row(run: Run) -> dict[str, Any]:
 
 def runs() -> Runs:
     """Return all runs of this user on this machine, newest first."""
-    found = Runs()
+    found = Runs(reversed(list(_here.values())))
     for name in backends.NAMES:
         backend = backends.get(name)
-        for ref in backend.runs():
-            with contextlib.suppress(NoSuchRun, FileNotFoundError, ValueError, TypeError):
-                found.append(_open(backend, ref))
+        try:
+            for ref in backend.runs():
+                if ref.id in _here or any(ref.id == run.id for run in found):
+                    continue
+                with contextlib.suppress(NoSuchRun, FileNotFoundError, ValueError, TypeError):
+                    found.append(_open(backend, ref))
+        except NbtrainError as error:  # one that can't be reached hides none of the others
+            print(f"{name}: {error}")
     return found
 
 
-def find(name: str) -> RunRef | None:
-    """Return the newest run of a name, or the run of an id; None if there is none."""
-    for backend in map(backends.get, backends.NAMES):
-        for ref in backend.runs():
-            if name in (ref.name, ref.id):
-                return ref
+def find(
+    name: str, *, among: Iterable[str] = backends.NAMES, anywhere: bool = True, but: str = ""
+) -> RunRef | None:
+    """Return the newest run of a name, or the run of an id; None if there is none.
+
+    The backends `among` which it is looked for are asked in turn. One that can't be reached is an
+    error if the run is nowhere else; without `anywhere` it is passed over. The run of the id `but`
+    is not looked at.
+    """
+    for run in reversed(list(_here.values())):
+        if name in (run.name, run.id) and run.id != but:
+            return dataclasses.replace(run._ref, live=run._state.live)
+    unreachable = None
+    for backend in map(backends.get, among):
+        try:
+            for ref in backend.runs():
+                if name in (ref.name, ref.id) and ref.id != but:
+                    return ref
+        except NbtrainError as error:
+            unreachable = error
+    if anywhere and unreachable is not None:
+        raise unreachable
     return None
 
 
-def attach(name: str) -> Run:
-    """Return the run of this name (the newest one) or id, from any kernel.
-
-    A run whose head died goes on from its last checkpoint.
+def named(name: str) -> Run:
+    """Return the run of this name (the newest one) or id as it is, dead or alive.
 
     Raises
     ------
     NoSuchRun
         If there is none; the message names the nearest.
     """
-    ref = find(name)
+    ref = _at(name) if "://" in name else find(name)
     if ref is None:
         raise _no_such_run(name)
-    backend = backends.get(ref.backend)
-    run = _open(backend, ref)
+    return opened(ref)
+
+
+def _at(url: str) -> RunRef:
+    backend = backends.get("results")
+    assert isinstance(backend, ResultsBackend)
+    return backend.at(url)
+
+
+def opened(ref: RunRef) -> Run:
+    """Return the run that a reference is to."""
+    return _here.get(ref.id) or _open(backends.get(ref.backend), ref)
+
+
+def attach(name: str) -> Run:
+    """Return the run of this name (the newest one) or id, from any kernel.
+
+    The address of a run's folder of results (`--results`) gives that run, also where nothing else
+    is left of it. A run whose head died goes on from its last checkpoint.
+
+    Raises
+    ------
+    NoSuchRun
+        If there is none; the message names the nearest.
+    """
+    run = named(name)
+    backend, ref = run._backend, run._ref
     if not ref.live and run.status == "lost":
         ref = backend.start(run._request, Path(_payload_of(backend, ref)))
         run = _open(backend, ref)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -24,6 +25,7 @@ from .runtime.events import (
     Progress,
     Saved,
     Started,
+    Usage,
     Warned,
 )
 
@@ -51,6 +53,10 @@ KEPT = 100
 #: `Warned.code` by which a head tells that the run was asked to stop.
 STOPPING = "stopping"
 
+#: `Failed.cause` of a run whose container or pod can't be, of one that could not be started, and of
+#: one whose functions failed when they were rehearsed.
+PLACEMENT, START, REHEARSAL = "placement", "start", "rehearsal"
+
 #: Where the length of an epoch isn't known yet, this many steps are drawn as half of it.
 _HALF_EPOCH = 100
 
@@ -62,7 +68,8 @@ class WorkerState:
     """One worker: what it says itself (`phase`), and where the infrastructure has it.
 
     `since` is the Unix time at which the phase began. `placement` is "", "pending", "running" or
-    "gone", `placement_reason` the infrastructure's own words.
+    "gone", `placement_reason` the infrastructure's own words. `examples_per_s` and `memory`
+    (resident, in bytes) are what was told last.
     """
 
     index: int
@@ -73,6 +80,8 @@ class WorkerState:
     since: float = 0.0
     placement: str = ""
     placement_reason: str = ""
+    examples_per_s: float | None = None
+    memory: int | None = None
 
     @property
     def why(self) -> str:
@@ -121,6 +130,8 @@ class RunState:
         The failures that did not end the run.
     head, head_reason : str
         Where the infrastructure has the head, as for `WorkerState.placement`.
+    doing : str
+        What the start is at, while this kernel starts the run.
     """
 
     name: str
@@ -152,8 +163,10 @@ class RunState:
     parameters: int | None = None
     seed: int | None = None
     global_batch: int | None = None
+    shard: str = ""
     head: str = ""
     head_reason: str = ""
+    doing: str = ""
     started_at: float | None = None
     ended_at: float | None = None
     message: str = ""
@@ -237,6 +250,8 @@ def fold(state: RunState, item: Event | Placement) -> RunState:
         return _placed(state, item)
     if item.seq <= state.last_seq:
         return state
+    if state.error is not None and state.error.cause == PLACEMENT:
+        return state  # given up; what its head still says is of how it was ended
     if state.status == "lost" and not isinstance(item, Ended):
         # A new head goes on with the run.
         state = dataclasses.replace(state, status="restarting", message="")
@@ -261,6 +276,53 @@ def mark_lost(state: RunState, message: str) -> RunState:
     if state.ended:
         return state
     return dataclasses.replace(state, status="lost", message=message)
+
+
+def mark_stuck(state: RunState, placement: Placement) -> RunState:
+    """Return the state of a run that can't begin, or go on, until somebody mends what it says."""
+    if state.ended:
+        return state
+    what = "\n".join(text for text in (placement.reason, placement.fix) if text)
+    failed = Failed(worker=placement.worker, cause=PLACEMENT, message=what)
+    who = "the head" if placement.worker is None else f"worker {placement.worker}"
+    return dataclasses.replace(
+        state,
+        status="failed",
+        message=f"{who}: {what}",
+        failures=(*state.failures, failed)[-KEPT:],
+        ended_at=time.time(),
+    )
+
+
+def mark_starting(state: RunState, doing: str, warnings: Iterable[str] = ()) -> RunState:
+    """Return the state of a run that is being started; `doing` is "" once it has been."""
+    status = "starting" if state.status == "packing" else state.status
+    said = tuple(Warned(code="start", message=message) for message in warnings)
+    return dataclasses.replace(state, status=status, doing=doing, warnings=said)
+
+
+def mark_unstarted(state: RunState, message: str, cause: str = START, trace: str = "") -> RunState:
+    """Return the state of a run that could not be started, or failed when it was rehearsed."""
+    failed = Failed(worker=None, cause=cause, message=message, traceback=trace)
+    return dataclasses.replace(
+        state,
+        status="failed",
+        doing="",
+        message=message,
+        failures=(*state.failures, failed)[-KEPT:],
+        ended_at=time.time(),
+    )
+
+
+def mark_called_off(state: RunState) -> RunState:
+    """Return the state of a run that was stopped while it was being started."""
+    return dataclasses.replace(
+        state,
+        status="stopped",
+        doing="",
+        message="stopped before it had been started; nothing is left of it",
+        ended_at=time.time(),
+    )
 
 
 def mark_stopping(state: RunState) -> RunState:
@@ -298,6 +360,7 @@ def _(event: Started, state: RunState) -> RunState:
         restarts=restarts,
         global_batch=event.global_batch,
         seed=event.seed,
+        shard=event.shard,
         versions=event.versions,
         data=event.data,
         parameters=event.parameters if event.parameters is not None else state.parameters,
@@ -347,6 +410,19 @@ def _(event: Progress, state: RunState) -> RunState:
         curve=_curve(state, event.epoch + _fraction(event.step, steps), event.logs.get("loss")),
         _mark=mark,
     )
+
+
+@_fold.register
+def _(event: Usage, state: RunState) -> RunState:
+    workers = list(state.workers)
+    for number, rate, memory in zip(
+        event.workers, event.examples_per_s, event.memory, strict=False
+    ):
+        if 0 <= number < len(workers):
+            workers[number] = dataclasses.replace(
+                workers[number], examples_per_s=rate, memory=memory
+            )
+    return dataclasses.replace(state, workers=tuple(workers))
 
 
 @_fold.register

@@ -69,16 +69,21 @@ def _keras_settings() -> Iterator[None]:
     """Leave the global settings of this process' Keras and tf_keras as they were."""
     import keras
 
-    from .runtime.payload import set_tf_keras, tf_keras_settings
+    from .runtime.payload import (
+        dtype_policy,
+        set_dtype_policy,
+        set_tf_keras,
+        tf_keras_settings,
+    )
 
     of_tf_keras = tf_keras_settings()
     floatx, epsilon = keras.config.floatx(), keras.config.epsilon()
-    image, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    image, policy = keras.config.image_data_format(), dtype_policy()
     try:
         yield
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_epsilon(epsilon)
         keras.config.set_image_data_format(image)
-        keras.config.set_dtype_policy(policy)
+        set_dtype_policy(policy)
         set_tf_keras(of_tf_keras)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import itertools
 import math
 import operator
 import re
@@ -19,6 +20,8 @@ Parser = Callable[[Any], Any]
 
 #: More than anyone means, and what TensorFlow's own 32-bit counters hold.
 LARGEST = 2**31 - 1
+#: More epochs than anyone lists one by one.
+_LISTED = 10_000
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -143,6 +146,20 @@ def word(value: Any) -> str:
     return value.strip()
 
 
+def address(value: Any) -> str:
+    """Parse a URL, or a folder of this machine, which becomes one."""
+    import os
+    from pathlib import Path
+
+    text = word(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if "://" not in text:
+        return Path(text).expanduser().absolute().as_uri()
+    scheme, _, rest = text.partition("://")
+    if not scheme.isalnum() or not rest.strip("/"):
+        raise ValueError("must be an address such as s3://bucket/folder")
+    return text
+
+
 def one_of(*choices: str, refused: Mapping[str, str] | None = None) -> Parser:
     """Return a parser of one of `choices`; `refused` says why some others are not among them."""
 
@@ -236,11 +253,12 @@ def epochs_list(value: Any) -> int | list[int]:
     if isinstance(value, str) and "," in value:
         value = value.strip("[]() ").split(",")
     if isinstance(value, Iterable) and not isinstance(value, str):
-        numbers = [_whole(item) for item in value]
+        # More than can be meant, and no more: it may be a range without an end in sight.
+        numbers = [_whole(item) for item in itertools.islice(value, _LISTED + 1)]
     else:
         numbers = [_whole(value)]
     found = [number for number in numbers if number is not None and 1 <= number <= LARGEST]
-    if not found or len(found) != len(numbers):
+    if not found or len(found) != len(numbers) or len(found) > _LISTED:
         raise ValueError("must be a whole number of at least 1, or a list of epochs such as 1,5,10")
     single = not isinstance(value, Iterable) or isinstance(value, str)
     return found[0] if single else found

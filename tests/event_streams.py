@@ -15,6 +15,7 @@ from nbtrain.runtime.events import (
     Progress,
     Saved,
     Started,
+    Usage,
     Warned,
 )
 from nbtrain.state import RunState, fold_all, initial
@@ -60,6 +61,15 @@ def started(workers: int = 2, epochs: int = 5, steps: int = 45, first: int = 0) 
     )
     for worker in range(workers):
         yield Phase(worker=worker, phase="training", pid=4000 + worker, host="localhost")
+
+
+def usage(workers: int = 2) -> Usage:
+    """All workers tell their examples/s and memory."""
+    return Usage(
+        workers=list(range(workers)),
+        examples_per_s=[620.0 + worker for worker in range(workers)],
+        memory=[1_200_000_000 + 10_000_000 * worker for worker in range(workers)],
+    )
 
 
 def values(x: float, validation: bool = False) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ class Fault:
     """What happens to `workers` (their place in the generation), when, and how often.
 
     `stage` is one of "train", "validate", "epoch_end", "train_end"; `marker` is where it is written
-    down that it has happened, one file for each time and worker.
+    down that it has happened, one file for each time and worker. One that is relative is in the
+    folder for temporary files, which in a container outlives the trainer.
     """
 
     action: str
@@ -32,9 +34,10 @@ class Fault:
 
     def strikes(self, worker: int) -> bool:
         """Tell whether it is to happen now, and write it down."""
+        folder = Path(tempfile.gettempdir(), self.marker.parent)
         for time in range(self.times):
             try:
-                (self.marker.parent / f"{self.marker.name}-{worker}-{time}").touch(exist_ok=False)
+                (folder / f"{self.marker.name}-{worker}-{time}").touch(exist_ok=False)
             except FileExistsError:
                 continue
             return True

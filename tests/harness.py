@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,11 +17,13 @@ import numpy as np
 
 from nbtrain import payload
 from nbtrain.backends import get
-from nbtrain.backends.local import LocalBackend, home
+from nbtrain.backends.local import LocalBackend
 from nbtrain.run import Run
 from nbtrain.runtime import eventlog, tensors
+from nbtrain.runtime.agent import free_port
 from nbtrain.runtime.request import TrainRequest
 from nbtrain.runtime.rundir import RunDir
+from nbtrain.training import _packing
 
 TESTS = Path(__file__).parent
 
@@ -73,21 +76,20 @@ def plain(
     return arrays, json.loads(done.stdout.splitlines()[-1])
 
 
-def launch(functions: dict[str, Any], **fields: Any) -> Run:
-    """Start a run of `functions` on the local backend, past all faces."""
+def launch(functions: dict[str, Any], *, backend: str = "local", **fields: Any) -> Run:
+    """Start a run of `functions`, past all faces."""
     fields = {"workers": 2, "epochs": 3, "batch": 32, "seed": 7, "name": "t", **fields}
-    request = TrainRequest(id=f"t-{uuid.uuid4().hex[:8]}", created=time.time(), **fields)
-    rundir = RunDir(home() / request.id)
-    rundir.create()
-    packed = payload.pack(functions, rundir / RunDir.PAYLOAD)
-    import dataclasses
-
-    request = dataclasses.replace(request, payload_sha256=packed.sha256)
-    backend = get("local")
-    assert isinstance(backend, LocalBackend)
-    ref = backend.start(request, rundir / RunDir.PAYLOAD)
-    backend.warm_up()
-    return Run(backend, ref, request)
+    request = TrainRequest(
+        id=f"t-{uuid.uuid4().hex[:8]}", created=time.time(), backend=backend, **fields
+    )
+    trains = get(backend)
+    with _packing(trains, request) as path:
+        packed = payload.pack(functions, path)
+        request = dataclasses.replace(request, payload_sha256=packed.sha256)
+        ref = trains.start(request, path)
+    if isinstance(trains, LocalBackend):
+        trains.warm_up()
+    return Run(trains, ref, request)
 
 
 def variables(run: Run) -> list[np.ndarray]:
@@ -159,20 +161,20 @@ class Apart:
     """
 
     def __init__(self, folder: Path, functions: dict[str, Any], **fields: Any) -> None:
-        self.rundir = RunDir(folder / "apart")
-        self.rundir.create()
-        packed = payload.pack(functions, self.rundir / RunDir.PAYLOAD)
+        self.rundir, self.given = RunDir(folder / "apart"), folder / "given"
+        self.given.mkdir()
+        packed = payload.pack(functions, self.given / RunDir.PAYLOAD)
         fields = {"workers": 2, "epochs": 3, "batch": 32, "seed": 7, "name": "t", **fields}
         request = TrainRequest(id="apart", payload_sha256=packed.sha256, **fields)
-        self.rundir.write_json(RunDir.REQUEST, request.to_json())
+        RunDir(self.given).write_json(RunDir.REQUEST, request.to_json())
+        (self.given / "token").write_text("s3cret")
         self._zipped = [sys.executable, "-I", str(payload.runtime_zip())]
         self._workers = request.workers
+        self.address = f"127.0.0.1:{free_port()}"
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Apart:
-        self.head = self.start("head", str(self.rundir.path))
-        until((self.rundir / RunDir.HEAD).exists)
-        self.address = self.rundir.read_json(RunDir.HEAD)["address"]
+        self.start_head()
         for worker in range(self._workers):
             self.start_agent(worker)
         return self
@@ -181,6 +183,9 @@ class Apart:
         for process in (self.head, *self.agents.values()):
             process.kill()
             process.wait()
+
+    def start_head(self) -> None:
+        self.head = self.start("head", str(self.rundir.path), "--listen", self.address)
 
     def start_agent(self, worker: int) -> None:
         if worker in self.agents:
@@ -208,6 +213,7 @@ class Apart:
         for name, values in history.items():
             np.testing.assert_allclose(saved[name], values, rtol=0, atol=tolerance)
 
-    def start(self, *arguments: str, token: str = "s3cret") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "NBTRAIN_TOKEN": token, "KERAS_BACKEND": "tensorflow"}
-        return subprocess.Popen([*self._zipped, *arguments], env=environment)
+    def start(self, *arguments: str, given: Path | None = None) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+        command = [*self._zipped, *arguments, "--given", str(given or self.given)]
+        return subprocess.Popen(command, env=environment)

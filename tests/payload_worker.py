@@ -39,8 +39,7 @@ def packed(functions: Mapping[str, Any], folder: Path, **options: Any) -> Packed
 def worker(payload: Packed, code: str, *, check: bool = True, keras: bool = False) -> Any:
     """Load a payload in a process that has no nbtrain but the runtime zip, and run code there.
 
-    The code finds the functions in `f`, the payload in `p`, its `sha256`
-    and `call`; it sets `result`, which
+    The code finds the functions in `f`, the payload in `p` and `call`; it sets `result`, which
     comes back as JSON. Keras' settings are restored with `keras` alone: its import takes seconds.
     """
     scratch = payload.path.parent / "scratch"
@@ -51,8 +50,6 @@ sys.path[:] = [p for p in sys.path if not os.path.isfile(os.path.join(p, "nbtrai
 sys.path.insert(0, {str(runtime_zip())!r})
 from nbtrain_runtime.payload import Payload, call
 p = Payload.open({str(payload.path)!r})
-sha256 = {payload.sha256!r}
-p.check(sha256)
 p.install({str(scratch)!r})
 os.chdir({str(scratch)!r})
 {"p.restore_keras()" if keras else ""}

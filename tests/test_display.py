@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from nbtrain.display import LiveDisplay, news, waiting
+from nbtrain.display import INTERVAL_S, LiveDisplay, news, waiting
 from nbtrain.runtime.events import Warned
 from nbtrain.state import RunState, initial
 
@@ -201,13 +202,14 @@ class Source:
 def shell(monkeypatch):
     """A notebook's shell, which keeps what is sent."""
     made = Shell()
-    monkeypatch.setattr("nbtrain.display._kernel_shell", lambda: made)
+    monkeypatch.setattr("nbtrain.display.kernel_shell", lambda: made)
     return made
 
 
 def test_many_updates_make_few_messages_and_the_last_one_comes(shell):
     source = Source(initial("digits", workers=2, created=T0, epochs=5))
     display = LiveDisplay(lambda: source.state, clock=lambda: T0)
+    began = time.monotonic()
     display.show()
     for count in range(1, 90):
         source.state = state(streams.whole()[:count])
@@ -217,7 +219,8 @@ def test_many_updates_make_few_messages_and_the_last_one_comes(shell):
     assert shell.display_pub.final.wait(10)
     display.close()
     sent = shell.display_pub.sent
-    assert len(sent) < 15
+    # The first, the last, and one an interval: a busy machine takes longer, and may send more.
+    assert len(sent) <= 2 + (time.monotonic() - began) / INTERVAL_S
     assert [m["update"] for m in sent] == [False] + [True] * (len(sent) - 1)
     assert len({m["id"] for m in sent}) == 1
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,9 +19,11 @@ from nbtrain.backends.local import home
 from nbtrain.errors import NoSuchRun, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
 from nbtrain.run import attach, runs
 from nbtrain.runtime import eventlog
-from nbtrain.runtime.events import EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
+from nbtrain.runtime.events import Ended, EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
+from nbtrain.runtime.payload import set_dtype_policy
 from nbtrain.runtime.reading import is_live
 from nbtrain.runtime.rundir import RunDir
+from nbtrain.runtime.store import Store
 
 from . import programs
 from .harness import Apart, assert_equal_to_plain, launch, leftovers, plain, until, variables
@@ -52,6 +57,15 @@ def kill(run, worker, number=signal.SIGKILL, generation=1):
 
 def failures(run):
     return [e for e in run.events if isinstance(e, Failed)]
+
+
+def test_floatx_is_set_in_the_model_function(tmp_path):
+    set_dtype_policy(None)  # tests before this one may have made a layer
+    functions = {**BASIC, "model": programs.in_float64}
+    run = launch(functions, epochs=1)
+    assert_equal_to_plain(run, plain(tmp_path, model="in_float64", epochs=1), 1e-9)
+    assert run.model.dtype == "float64"
+    assert keras.config.floatx() == "float32"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -184,6 +198,15 @@ def test_stop_ends_at_the_next_step_and_gives_a_model(tmp_path):
     assert run.history.epoch == list(range(steps // 7))
 
 
+def test_a_run_whose_time_is_over_stops_with_a_model():
+    limit = {"max_time": 12.0}
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000, container=limit)
+    run.wait().check()
+    assert run.status == "stopped"
+    assert "max-time" in [w.code for w in run.state.warnings]
+    assert run.model.count_params()
+
+
 def test_a_run_stopped_before_its_first_step_has_no_model():
     run = launch({**BASIC, "dataset": programs.hangs})
     after(run, lambda e: isinstance(e, Phase) and e.phase == "building")
@@ -214,6 +237,28 @@ def test_delete_kills_a_live_run_and_leaves_nothing():
     assert not (home() / run.id).exists()
     with pytest.raises(NoSuchRun):
         attach(run.id)
+
+
+def test_a_run_whose_directory_is_removed_ends_and_does_not_make_it_again():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    after(run, lambda e: isinstance(e, Progress))
+    pid = RunDir(home() / run.id).read_json(RunDir.HEAD)["pid"]
+    shutil.rmtree(home() / run.id)
+    until(lambda: not Path(f"/proc/{pid}").exists(), 60)
+    assert not (home() / run.id).exists()
+
+
+def test_what_arrives_late_does_not_make_a_removed_directory_again(tmp_path):
+    rundir = RunDir(tmp_path / "run")
+    rundir.create()
+    store = Store(rundir, [])
+    shutil.rmtree(rundir.path)
+    piece = {"what": "checkpoint", "path": rundir.checkpoint(1, 0), "last": True}
+    with pytest.raises(FileNotFoundError):
+        store.receive(piece, b"weights")
+    with pytest.raises(FileNotFoundError):
+        rundir.write_json(RunDir.CARD, {})
+    assert not rundir.path.exists()
 
 
 def test_processes_of_the_users_code_end_with_the_run():
@@ -270,36 +315,53 @@ def test_trainers_can_be_spawned_where_fork_is_not_safe(tmp_path, monkeypatch):
     assert "grpc-open" in [e.code for e in run.events if isinstance(e, Warned)]
 
 
-def listening_addresses():
-    """Return the local addresses of this machine's listening TCP sockets, as hex text."""
+def listening_addresses(pids):
+    """Return the local addresses of processes' listening TCP sockets, as hex text."""
+    links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+    sockets = {os.readlink(link) for link in links if link.is_symlink()}
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with open(table) as file:
-            for line in list(file)[1:]:
-                fields = line.split()
-                if fields[3] == "0A":
-                    found.append(fields[1])
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.append(fields[1])
     return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
 def test_no_port_is_open_to_the_network():
-    before = set(listening_addresses())
     run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
     after(run, lambda e: isinstance(e, Progress))
-    opened = set(listening_addresses()) - before
+    pids = {e.pid for e in run.events if isinstance(e, Phase) and e.pid}
+    opened = listening_addresses({*pids, RunDir(home() / run.id).read_json(RunDir.HEAD)["pid"]})
     run.delete()
-    assert opened
+    assert len(opened) >= 2
     loopback = ("0100007F", "0000000000000000FFFF00000100007F")
     assert all(address.startswith(loopback) for address in opened), opened
 
 
 def test_head_and_agents_work_apart_from_the_zip_with_no_nbtrain(tmp_path):
     with Apart(tmp_path, BASIC) as apart:
+        guess = tmp_path / "guess"
+        guess.mkdir()
+        (guess / "token").write_text("s3cret?")
         stranger = ["agent", "--head", apart.address, "--worker", "0"]
-        assert apart.start(*stranger, token="guess").wait(60) == 1  # the head sends it away
+        assert apart.start(*stranger, given=guess).wait(60) == 1  # the head sends it away
         apart.ended()
         apart.assert_equal_to(plain(tmp_path))
+
+
+def test_a_payload_that_was_changed_on_its_way_is_not_unpickled(tmp_path):
+    apart = Apart(tmp_path, BASIC)
+    sent = bytearray((apart.given / RunDir.PAYLOAD).read_bytes())
+    sent[-5] ^= 1
+    (apart.given / RunDir.PAYLOAD).write_bytes(sent)
+    with apart:
+        assert apart.head.wait(60) != 0
+        (ended,) = apart.events(Ended)
+        assert ended.outcome == "failed"
+        assert "did not arrive as it was sent" in ended.message
+        assert not apart.events(EpochEnd)
 
 
 def test_a_followed_log_ends_with_the_run():

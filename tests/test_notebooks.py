@@ -10,6 +10,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from nbtrain import config
+
+from . import places
+
 EXAMPLES = Path(__file__).parent.parent / "example_notebooks"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
@@ -76,8 +80,20 @@ def test_outputs_are_not_committed(path):
             assert c.execution_count is None
 
 
-def test_digits_reaches_its_accuracy_and_equals_one_process(executed):
+@pytest.fixture
+def chosen(request, nbtrain_home):
+    """A backend chosen as users choose it: by the settings, with no change to the notebook."""
+    with places.open_place(request.param, request.getfixturevalue) as place:
+        fields = dict(place.fields)
+        config.update({"backend": place.backend.name, **fields.pop("container", {}), **fields})
+        with places.left_as_found(place):
+            yield request.param
+
+
+@pytest.mark.parametrize("chosen", places.ALL, indirect=True)
+def test_digits_reaches_its_accuracy_and_equals_one_process(executed, chosen):
     notebook = executed("01_digits.ipynb")
+    assert_report(notebook.cells[-1].outputs[-1], chosen)
     accuracy = re.search(r"accuracy on 450 held-out digits: (\S+)", said(notebook, "accuracy"))
     assert float(accuracy[1]) > 0.97
     difference = re.search(r"largest difference of a weight: (\S+)", said(notebook, "difference"))

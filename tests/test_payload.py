@@ -113,7 +113,7 @@ def test_arrays_are_shared_between_roles_and_writable_without_changing_the_file(
         """
         a, b = f["dataset"](), f["validation"]()
         a[0] = 7
-        again = Payload.open(p.path); again.check(sha256)
+        again = Payload.open(p.path)
         result = [a is b, b[0] == 7, again.load()["dataset"]()[0] == 0]
         result = [bool(r) for r in result]
         """,
@@ -181,7 +181,6 @@ def test_any_nested_structure_of_arrays_comes_back(value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         payload = packed({"dataset": value}, Path(folder))
         opened = Payload.open(payload.path)
-        opened.check(payload.sha256)
         _assert_same(opened.load()["dataset"], value)
 
 
@@ -232,14 +231,6 @@ def _assert_corrupt(content: bytes) -> None:
         file.flush()
         with pytest.raises(Corrupt):
             Payload.open(file.name)
-
-
-def test_a_flipped_bit_anywhere_is_found_by_check(tmp_path: Path, some_payload: bytes) -> None:
-    damaged = bytearray(some_payload)
-    damaged[-5] ^= 1
-    (tmp_path / "p").write_bytes(damaged)
-    with pytest.raises(Corrupt, match="SHA-256"):
-        Payload.open(tmp_path / "p").check(hashlib.sha256(some_payload).hexdigest())
 
 
 def test_something_else_is_no_payload(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_settings_and_registrations_of_tf_keras_travel(tmp_path: Path) -> None:
     try:
         payload = packed({"model": notebook["model"]}, tmp_path)
     finally:
-        tf_keras.mixed_precision.set_global_policy("float32")
+        tf_keras.mixed_precision.set_global_policy(None)
         tf_keras.saving.get_custom_objects().clear()
     code = """
         import tf_keras

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 import importlib
 import os
@@ -180,6 +181,22 @@ def dataset():
     assert result == "nbtrain.train can't be used in a worker: nbtrain is not there"
 
 
+def test_a_folder_of_the_name_is_not_taken_for_nbtrain(tmp_path: Path) -> None:
+    (tmp_path / "nbtrain" / "data").mkdir(parents=True)
+    program = f"""
+import os, sys
+sys.path[:0] = [{str(tmp_path)!r}, {str(runtime_zip())!r}]
+sys.path[:] = [p for p in sys.path if not os.path.isfile(os.path.join(p, "nbtrain", "run.py"))]
+from nbtrain_runtime import absent
+absent.install()
+import nbtrain
+nbtrain.train()
+"""
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "RuntimeError: nbtrain.train can't be used in a worker" in done.stderr
+
+
 def test_a_visited_process_keeps_its_own_modules_and_environment(
     tmp_path: Path, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +211,43 @@ def test_a_visited_process_keeps_its_own_modules_and_environment(
     payload.install(tmp_path / "scratch", visiting=True)
     assert payload.load()["dataset"]() == "new, and longer"
     assert os.environ["TF_SOMETHING"] == "ours"
+
+
+# -- what a module imports ----------------------------------------------------------------------
+
+
+def parsed_imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_no_import_of_the_standard_library_is_overlooked() -> None:
+    folder = Path(os.__file__).parent
+    files = [*folder.glob("*.py"), *folder.glob("asyncio/*.py"), *folder.glob("email/*.py")]
+    assert len(files) > 200
+    missed = {p.name: parsed_imports(p) - sources._imports(str(p), 0) for p in files}
+    assert not {name: names for name, names in missed.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("if x: import a.b as c, d  # e", {"a", "d"}),
+        ("x = 1; from a.b import (\n    c,\n)", {"a"}),
+        ("import a, \\\n    b", {"a", "b"}),
+        ("from . import a\nfrom .b import c\nimportant = 1", set()),
+    ],
+)
+def test_imports_are_found_wherever_they_begin(tmp_path: Path, code: str, names: set[str]) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(code)
+    assert parsed_imports(path) == names
+    assert sources._imports(str(path), 0) == names
 
 
 # -- notebooks and scripts ----------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_an_environment_is_made_without_the_standard_librarys_means(
 
 def test_every_make_target_is_explained():
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "bench", "lock", "clean"):
+    for target in ("demo", "cluster", "cluster-down", "test", "bench", "lock", "clean"):
         assert f"make {target} " in done.stdout
 
 

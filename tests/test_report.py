@@ -352,3 +352,11 @@ def test_sizes_rates_and_lists():
 def test_wide_characters_are_counted_as_such():
     assert formats.cut("数字数字", 5) == "数字…"
     assert all(cells(one) <= 5 for one in formats.wrapped("数字数字 abcdefghij", 5))
+
+
+def test_a_head_that_is_away_is_what_is_said_first_until_it_is_back():
+    run = fold(state(streams.partial()), Placement(None, "gone", "its node does not answer"))
+    assert "the head is away: its node does not answer" in said(run)
+    assert "the head is away" in shown(run)
+    back = fold(run, Placement(None, "running"))
+    assert "away" not in said(back)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 
@@ -146,8 +147,8 @@ def test_class_weight_is_a_dict_in_quotes_or_without(text):
         ("--epochs 2 !", "!: k8s_train takes only options."),
         ("--x data", "--x: return the data from dataset()"),
         ("--loss mse", "--loss: belongs to model.compile(...), in model()"),
-        ("--backend locl", "--backend locl: must be local"),
-        ("--backend docker", "--backend docker: not in this release; there is: local"),
+        ("--backend locl", "--backend locl: must be local or docker or kubernetes; did you mean"
+         " local?"),
         ("--shard rows", "--shard rows: must be example or file"),
         ("--memory lots", "--memory lots: must be an amount of memory, such as 2Gi"),
         ("--checkpoint-every 100", "--checkpoint-every 100: must be epoch, a number of steps such"
@@ -329,6 +330,8 @@ def test_validation_freq_is_a_number_or_a_list_of_epochs():
     assert options("--validation-freq 2") == {"validation_freq": 2}
     assert options("--validation-freq 1,5,10") == {"validation_freq": [1, 5, 10]}
     assert make_request("t", {"validation_freq": [1, 2]}).fit == {"validation_freq": [1, 2]}
+    with pytest.raises(OptionError, match="list of epochs"):
+        make_request("t", {"validation_freq": itertools.count(1)})
     assert "list of epochs" in says(options, "--validation-freq 1,x")
 
 

@@ -30,6 +30,7 @@ from nbtrain.state import (
     initial,
     mark_lost,
     mark_stopping,
+    mark_stuck,
 )
 
 from . import event_streams as streams
@@ -308,3 +309,15 @@ def test_events_that_were_folded_already_change_nothing(items, data):
 def test_curve_is_bounded_in_any_order_of_progress(places):
     ticks = [Progress(epoch=e, step=s, steps=50, logs={"loss": 1.0}) for e, s in places]
     assert len(state(stamped(ticks)).curve) <= CURVE_POINTS
+
+
+def test_a_placement_that_is_stuck_ends_the_run_with_what_to_do():
+    state = initial("digits", "id", "kubernetes", 2, 100.0, 5)
+    stuck = Placement(1, "pending", "there is no image x:1", fix="Push it first.", stuck=True)
+    state = mark_stuck(fold(state, stuck), stuck)
+    assert state.status == "failed"
+    assert state.message == "worker 1: there is no image x:1\nPush it first."
+    assert state.error.cause == "placement"
+    # The head that is ended thereupon says that it was stopped: that is not what happened.
+    state = fold(state, Ended(seq=3, outcome="stopped", message="stopped as asked"))
+    assert state.status == "failed"

@@ -1,18 +1,32 @@
 """`make test`: all checks, then all tests; the last lines say what could not be run.
 
-`--checks` runs the checks alone; other arguments are pytest's.
+`--checks` runs the checks alone, `--browser` the tests with a browser alone. Other arguments are
+pytest's, and choose among the tests without a browser.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.cluster import ClusterError, machine  # noqa: E402
+from tools import frontend  # noqa: E402
+
 BIN = Path(sys.executable).parent
+
+#: Several processes run tests: much of a run's time is waiting, for processes that start or die.
+SEVERAL = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2)))]
+#: What the tests of a marker need and this machine does not have, in a line each.
+Lacking = dict[str, list[str]]
 
 CHECKS = {
     "ruff check": ["ruff", "check", "."],
@@ -24,16 +38,110 @@ CHECKS = {
 
 def main(arguments: list[str]) -> int:
     """Run the checks and the tests; return an exit status."""
-    failed = [name for name, command in CHECKS.items() if not ran(name, command)]
-    if "--checks" not in arguments:
-        # A test run tells its own story, so its summary comes last.
-        tests = ["pytest", *selection(), *arguments]
-        if not ran("pytest", tests):
+    if "--checks" in arguments:
+        return verdict(checks(), [])
+    if "--browser" in arguments:
+        return browser([one for one in arguments if one != "--browser"])
+    with cluster() as lacking:
+        failed = checks()
+        # A test run tells its own story, so its summary comes late.
+        if not ran("pytest", ["pytest", *SEVERAL, *selection(lacking), *arguments]):
             failed.append("pytest")
-    for line in left_out(arguments):
+        if not arguments and "browser" not in lacking:
+            failed += browser_tests(lacking)
+        if in_ci():
+            failed += [f"the tests marked `{name}`, which have to run in CI" for name in lacking]
+        return verdict(failed, left_out(lacking))
+
+
+def checks() -> list[str]:
+    """Run the checks and return the names of those that failed; build the front end for them."""
+    failed = [name for name, command in CHECKS.items() if not ran(name, command)]
+    if lacks := frontend.lacking():
+        print(f"\n=== the front end is left out: {lacks[0]}")
+        return [*failed, "the front end"] if in_ci() else failed
+    return failed + [
+        f"the front end ({action})"
+        for action in ("build", "check")
+        if not ran(f"the front end: {action}", ["python", "tools/frontend.py", action])
+    ]
+
+
+def browser(arguments: list[str]) -> int:
+    """Run the tests with a browser alone; return an exit status."""
+    lacking = what_is_lacking()
+    if "browser" in lacking:
+        return verdict([f"the tests marked `browser`: {lacking['browser'][0]}"], [])
+    if not ran("the front end: build", ["python", "tools/frontend.py", "build"]):
+        return verdict(["the front end (build)"], [])
+    return verdict(browser_tests(lacking, arguments), left_out(lacking))
+
+
+def browser_tests(lacking: Lacking, arguments: Sequence[str] = ()) -> list[str]:
+    """Run the tests with a browser, one at a time since people look at one; name what failed.
+
+    The front end is built by then.
+    """
+    command = ["pytest", "tests/browser", *_without(*lacking), *arguments]
+    return [] if ran("pytest, with a browser", command) else ["the tests marked `browser`"]
+
+
+def verdict(failed: list[str], missing: list[str]) -> int:
+    """Say in the last lines what was not run and what failed; return an exit status."""
+    for line in missing:
         print(f"NOT RUN: {line}")
     print(f"FAILED: {', '.join(failed)}" if failed else "All that was run has passed.")
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Lacking]:
+    """See to what the tests with containers and a cluster need; give what the machine lacks.
+
+    CI's machine is given what it lacks. The cluster's binaries take minutes to build the first
+    time: that goes on beside the other tests, and the tests with a cluster wait for it.
+    """
+    engine_started = in_ci() and installed()
+    lacking = what_is_lacking()
+    build = None if "cluster" in lacking else start_build()
+    try:
+        yield lacking
+    finally:
+        if build and build.poll() is None:
+            # Go's compilers are in its group.
+            os.killpg(build.pid, signal.SIGTERM)
+            build.wait()
+        if engine_started:
+            machine.stop_engine()
+
+
+def what_is_lacking() -> Lacking:
+    """Return what the tests of each marker need and this machine does not have."""
+    lacking = {
+        "cluster": machine.lacking(),
+        "docker": [] if machine.engine_answers() else ["no Docker engine answers"],
+        "browser": frontend.lacking() + machine.browser_lacking(),
+    }
+    return {name: lines for name, lines in lacking.items() if lines}
+
+
+def installed() -> bool:
+    """Install what the cluster needs; tell whether a Docker engine was started for it."""
+    print("\n=== what the test cluster needs", flush=True)
+    try:
+        return machine.install()
+    except ClusterError as error:
+        print(error)
+        return False
+
+
+def start_build() -> subprocess.Popen[bytes]:
+    """Start building the cluster's binaries; the tests that need them tell what goes wrong."""
+    command = ["nice", "-n", "19", sys.executable, "-m", "tests.cluster", "build"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    )
 
 
 def ran(name: str, command: list[str]) -> bool:
@@ -46,21 +154,28 @@ def ran(name: str, command: list[str]) -> bool:
     return status == 0
 
 
-def selection() -> list[str]:
-    """Return pytest's arguments that leave out the tests for CI where there is none."""
-    return [] if os.environ.get("CI") else ["-m", "not full"]
+def selection(lacking: Lacking) -> list[str]:
+    """Return pytest's arguments that leave out the tests for CI, and those that can't run here."""
+    return _without("browser", *([] if in_ci() else ["full"]), *lacking)
 
 
-def left_out(arguments: list[str]) -> list[str]:
+def _without(*markers: str) -> list[str]:
+    return ["-m", " and ".join(f"not {marker}" for marker in markers)] if markers else []
+
+
+def left_out(lacking: Lacking) -> list[str]:
     """Return in words what this machine or this way of calling left out."""
-    missing: list[str] = []
-    if "--checks" in arguments:
-        return missing
-    if selection():
-        missing.append("tests marked `full`; `make test-full` runs them")
+    found = [f"tests marked `{name}`: {line}" for name in lacking for line in lacking[name]]
+    if not in_ci():
+        found.append("tests marked `full`; `make test-full` runs them")
     if sys.platform != "linux":
-        missing.append("forked trainers and what only Linux has (process groups, /proc)")
-    return missing
+        found.append("forked trainers and what only Linux has (process groups, /proc)")
+    return found
+
+
+def in_ci() -> bool:
+    """Tell whether nothing may be left out."""
+    return bool(os.environ.get("CI"))
 
 
 if __name__ == "__main__":

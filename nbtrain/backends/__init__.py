@@ -7,7 +7,7 @@ from functools import cache
 from ..backend import Backend
 from ..errors import OptionError
 
-NAMES = ("local",)
+NAMES = ("local", "docker", "kubernetes", "results")
 
 
 @cache
@@ -23,4 +23,16 @@ def get(name: str) -> Backend:
         from .local import LocalBackend
 
         return LocalBackend()
+    if name == "docker":
+        from .docker import DockerBackend
+
+        return DockerBackend()
+    if name == "kubernetes":
+        from .kubernetes.backend import KubernetesBackend
+
+        return KubernetesBackend()
+    if name == "results":
+        from .results import ResultsBackend
+
+        return ResultsBackend()
     raise OptionError(f"backend {name}: there is none of this name here")

@@ -13,10 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..backend import Placement, RunRef
+from ..backend import Placement, RunRef, Sent, untold
 from ..errors import BackendError, NameInUse, NoSuchRun
 from ..runtime import reading
 from ..runtime.errors import Corrupt
@@ -56,7 +56,7 @@ class LocalBackend:
 
         Nothing is started where memory is short.
         """
-        if _available_memory() < MEMORY_TO_SPARE:
+        if available_memory() < MEMORY_TO_SPARE:
             return
         with self._lock:
             if self._spare is None or not self._spare.fits():
@@ -71,7 +71,10 @@ class LocalBackend:
                 self._spare.close()
                 self._spare = None
 
-    def start(self, request: TrainRequest, payload: Path) -> RunRef:
+    def check(self, request: TrainRequest) -> None:
+        """Nothing of this machine is known beforehand to be missing."""
+
+    def start(self, request: TrainRequest, payload: Path, sent: Sent = untold) -> RunRef:
         """Start a head; see `Backend.start`.
 
         Raises
@@ -79,7 +82,20 @@ class LocalBackend:
         NameInUse
             If a head is at work on this run already.
         """
-        rundir = RunDir(home() / request.id)
+        self.begin(RunDir(home() / request.id), request, payload)
+        return RunRef(self.name, request.name, request.id, request.created, live=True)
+
+    def begin(
+        self,
+        rundir: RunDir,
+        request: TrainRequest,
+        payload: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a head on a directory, which need not be one of `home()`.
+
+        `environment` is added to the notebook's for the trainers.
+        """
         rundir.create()
         (rundir / RunDir.HEAD).unlink(missing_ok=True)  # of a head that died
         target = rundir / RunDir.PAYLOAD
@@ -91,10 +107,9 @@ class LocalBackend:
         if lock is None:
             raise NameInUse(f"the run {request.id} is at work already")
         try:
-            self._claim().give(rundir, lock)
+            self._claim().give(rundir, lock, {**os.environ, **(environment or {})})
         finally:
             os.close(lock)
-        return RunRef(self.name, request.name, request.id, request.created, live=True)
 
     def _claim(self) -> _Host:
         with self._lock:
@@ -131,7 +146,11 @@ class LocalBackend:
 
     def stop(self, run: RunRef, grace_s: float) -> None:
         """Ask the head to stop; kill it, and with it the trainers, after `grace_s`."""
-        rundir = self._rundir(run)
+        self.end(self._rundir(run), grace_s)
+
+    @staticmethod
+    def end(rundir: RunDir, grace_s: float) -> None:
+        """Do what `stop` does for the head of a directory."""
         deadline = time.monotonic() + grace_s
         asked = grace_s <= 0
         while is_live(rundir):
@@ -187,11 +206,11 @@ class _Host:
         """Tell whether it is alive and was started in an environment like the present one."""
         return self._process.poll() is None and self._key == _environment_key()
 
-    def give(self, rundir: RunDir, lock: int) -> None:
-        """Hand over a run directory and the lock on it."""
+    def give(self, rundir: RunDir, lock: int, environment: Mapping[str, str]) -> None:
+        """Hand over a run directory, the lock on it, and the trainers' environment."""
         try:
             socket.send_fds(self._socket, [b"."], [lock])
-            given = {"rundir": str(rundir.path), "environment": dict(os.environ)}
+            given = {"rundir": str(rundir.path), "environment": dict(environment)}
             self._socket.sendall(json.dumps(given).encode())
         except OSError as error:
             raise BackendError(
@@ -206,7 +225,7 @@ class _Host:
         self._socket.close()
 
 
-def _available_memory() -> float:
+def available_memory() -> float:
     """Return the memory that can be had without swapping, in bytes; infinite if not known."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()

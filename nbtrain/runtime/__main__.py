@@ -15,9 +15,9 @@ def main(argv: list[str] | None = None) -> int:
 
             return host.main(arguments)
         case "head":
-            from . import head
+            from . import standalone
 
-            return head.main(arguments)
+            return standalone.main(arguments)
         case "agent":
             from . import agent
 
@@ -26,6 +26,22 @@ def main(argv: list[str] | None = None) -> int:
             from . import reading
 
             return reading.main(arguments)
+        case "receive":
+            from . import receiving
+
+            return receiving.main(arguments)
+        case "serve":
+            from . import serving
+
+            return serving.main(arguments)
+        case "ask":
+            from . import serving
+
+            return serving.ask(arguments)
+        case "probe":
+            from . import probe
+
+            return probe.main(arguments)
         case "zygote":
             from . import zygote
 

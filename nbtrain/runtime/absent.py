@@ -23,14 +23,20 @@ class _Absent(Exception):
         raise RuntimeError(f"{cls.__qualname__} can't be used in a worker: nbtrain is not there")
 
 
+def _is_installed() -> bool:
+    """Tell nbtrain from a mere folder of its name, which Python takes for a namespace package."""
+    found = importlib.machinery.PathFinder.find_spec(NAME)
+    return found is not None and found.origin is not None
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds nbtrain and its modules where nothing else finds them."""
+    """Finds nbtrain and its modules where nbtrain is not installed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         del path, target
-        if fullname.partition(".")[0] != NAME:
+        if fullname.partition(".")[0] != NAME or _is_installed():
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
@@ -46,4 +52,4 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install() -> None:
     """Make `import nbtrain` work where it is not installed."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())

@@ -1,7 +1,7 @@
 """An agent owns the trainer processes of one machine, container or pod; it keeps nothing else.
 
-It does what the head says, forwards what its trainers say, and tells how they ended. When the
-head is gone, or the agent, no trainer outlives it.
+It does what the head says, forwards what its trainers say, and tells how they ended. No trainer
+outlives its agent. When the head is gone the trainers go on for a while: it may come back.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -24,23 +22,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import memory
+from . import fetching, memory
 from .errors import Corrupt
 from .launch import Launcher, LaunchError, Trainer, launcher
+from .outbox import Outbox
 from .process import describe_exit
-from .wire import AsyncChannel, Header, ProtocolError
+from .versions import versions
+from .wire import CHUNK, AsyncChannel, Header, ProtocolError, notice_loss
 
 #: How long the pipes of a dead trainer are read on, in seconds: a process that it left behind
 #: may hold them open.
 DRAIN_S = 1.0
 #: How long a trainer may take to write its stacks, in seconds; a stopped process never does.
 STACKS_S = 2.0
-#: How long an agent looks for its head, and how often, in seconds.
-PATIENCE_S = 60.0
+#: How long an agent looks for its head (which may be moved to another machine), in seconds.
+PATIENCE_S = 300.0
 RETRY_S = 0.5
+#: How long it waits for one to answer, in seconds.
+CONNECT_S = 10.0
 #: The address of workers that are all on this machine.
 LOOPBACK = "127.0.0.1"
-_PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy", "cloudpickle")
+#: The file with the run's token, in the folder that agents and head are given.
+TOKEN = "token"
 
 
 @dataclass
@@ -51,21 +54,18 @@ class _Running:
     trainer: Trainer
     channel: AsyncChannel
     stacks: Path
+    phase: str = "starting"
     tail: memory.Tail = field(default_factory=memory.Tail)
     watching: asyncio.Task[None] | None = None
 
-
-@dataclass
-class _Fetch:
-    """A file that is on its way from the head."""
-
-    file: Any
-    digest: Any = field(default_factory=hashlib.sha256)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    def hear(self, message: Header) -> None:
+        """Remember from what the trainer says where it is."""
+        if message["say"] == "event" and message["event"].get("phase"):
+            self.phase = message["event"]["phase"]
 
 
 class Agent:
-    """The trainers of `workers`, at the head's other end of `channel`.
+    """The trainers of `workers`, which do what one head after the other says.
 
     Parameters
     ----------
@@ -73,65 +73,97 @@ class Agent:
         A folder of the agent's own, which it removes; trainers run in folders below it.
     rundir
         The run directory, where this machine has it: files are then not fetched but read.
-    host
-        The address at which the other workers reach this machine.
     environment
         Environment variables of the notebook, where it is on this machine.
     """
 
     def __init__(
         self,
-        channel: AsyncChannel,
         start: Launcher,
         workers: list[int],
         scratch: Path,
         *,
         rundir: Path | None = None,
-        host: str = LOOPBACK,
         token: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._channel, self._launcher, self._workers = channel, start, workers
-        self._scratch, self._rundir, self._host, self._token = scratch, rundir, host, token
+        self._launcher, self._workers = start, workers
+        self._scratch, self._rundir, self._token = scratch, rundir, token
+        self._host = LOOPBACK
         self._environment = dict(environment or {})
         self._running: dict[int, _Running] = {}
-        self._fetches: dict[str, _Fetch] = {}
+        self._fetches: dict[str, asyncio.Task[str]] = {}
+        self._head: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._outbox = Outbox()
+        self._incarnation = 0
+        self._logged: dict[int, int] = {}
 
-    async def run(self) -> str:
-        """Serve the head; return what it said last ("quit", "refused"), or "" if it is gone."""
-        hello = {"token": self._token, "workers": self._workers, "host": platform.node()}
+    async def serve(self, channel: AsyncChannel, host: str = LOOPBACK, head: Any = None) -> str:
+        """Serve a head; return what it said last ("quit", "refused"), or "" if it is gone.
+
+        `host` is the address at which the other workers reach this machine, `head` that of the
+        head where it is another one.
+        """
+        self._host, self._head = host, head
         try:
-            await self._channel.send({"is": "hello", **hello, "versions": versions()})
-            async for header, body in self._channel.receive():
+            await channel.send(self._hello())
+            async for header, _ in channel.receive():
                 if header.get("do") in ("quit", "refused"):
                     return str(header["do"])
-                await self._do(header, body)
+                await self._do(channel, header)
         except (ConnectionError, ProtocolError):
             pass
         finally:
-            await self._kill()
-            for task in self._tasks:
-                task.cancel()
-            self._channel.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._outbox.close()
+            channel.close()
+            self._break_off()
         return ""
 
-    async def _do(self, header: Header, body: bytes) -> None:
+    async def close(self) -> None:
+        """End the trainers and leave nothing behind."""
+        await self._kill()
+        self._break_off()
+        for task in self._tasks:
+            task.cancel()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _hello(self) -> Header:
+        going = {
+            str(w): {"generation": r.generation, "phase": r.phase} for w, r in self._running.items()
+        }
+        about = {"token": self._token, "host": platform.node(), "versions": versions()}
+        return {"is": "hello", "workers": self._workers, "going": going, **about}
+
+    async def _do(self, channel: AsyncChannel, header: Header) -> None:
         match header.get("do"):
+            case "welcome":
+                await self._on_welcome(channel, header)
+            case "go_on":
+                self._spawn(self._outbox.open(channel))
+            case "taken":
+                self._outbox.taken(header["n"])
             case "prepare":
                 addresses = {str(w): f"{self._host}:{free_port()}" for w in self._workers}
-                await self._channel.send({"is": "prepared", "addresses": addresses})
+                await channel.send({"is": "prepared", "addresses": addresses})
             case "start":
                 self._spawn(self._start(header["worker"], header["job"]))
             case "kill":
-                self._spawn(self._kill_and_tell(header["generation"]))
+                self._spawn(self._kill_and_tell(channel, header["generation"]))
             case "tell":
                 await self._tell(header["worker"], header["message"])
             case "stacks":
                 self._spawn(self._send_stacks(header["generation"]))
-            case "chunk":
-                self._on_chunk(header, body)
+
+    async def _on_welcome(self, channel: AsyncChannel, header: Header) -> None:
+        if header["incarnation"] < self._incarnation:
+            channel.close()  # of a head that has been replaced and does not know it
+            return
+        self._incarnation = header["incarnation"]
+        for worker in self._workers:
+            self._logged.setdefault(worker, header["logs"][str(worker)])
+        if not self._running:
+            self._spawn(self._outbox.open(channel))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -200,7 +232,11 @@ class Agent:
     async def _forward(self, worker: int, running: _Running) -> None:
         about = {"is": "trainer", "worker": worker, "generation": running.generation}
         async for message, body in running.channel.receive():
-            await self._channel.send({**about, "message": message}, body)
+            if message["say"] == "pong":
+                await self._outbox.pass_on({**about, "message": message})
+                continue
+            running.hear(message)
+            await self._outbox.put({**about, "message": message}, body)
 
     async def _forward_log(self, worker: int, running: _Running, log: int) -> None:
         loop = asyncio.get_running_loop()
@@ -211,8 +247,9 @@ class Agent:
         try:
             while data := await reader.read(65536):
                 running.tail.add(data)
-                header = {"is": "log", "worker": worker, "generation": running.generation}
-                await self._channel.send(header, data)
+                header = {"is": "log", "worker": worker, "at": self._logged[worker]}
+                self._logged[worker] += len(data)
+                await self._outbox.put(header, data)
         finally:
             transport.close()
 
@@ -220,8 +257,7 @@ class Agent:
         self, worker: int, generation: int, reason: str, cause: str = "lost"
     ) -> None:
         header = {"is": "exit", "worker": worker, "generation": generation}
-        with contextlib.suppress(ConnectionError):
-            await self._channel.send({**header, "reason": reason, "cause": cause})
+        await self._outbox.put({**header, "reason": reason, "cause": cause})
 
     async def _tell(self, worker: int, message: Header) -> None:
         running = self._running.get(worker)
@@ -229,9 +265,10 @@ class Agent:
             with contextlib.suppress(ConnectionError):
                 await running.channel.send(message)
 
-    async def _kill_and_tell(self, generation: int) -> None:
+    async def _kill_and_tell(self, channel: AsyncChannel, generation: int) -> None:
+        await self._outbox.open(channel)
         await self._kill()
-        await self._channel.send({"is": "killed", "generation": generation})
+        await self._outbox.pass_on({"is": "killed", "generation": generation})
 
     async def _kill(self) -> None:
         running = list(self._running.values())
@@ -247,7 +284,7 @@ class Agent:
             one.trainer.signal(signal.SIGUSR1)
         stacks = await asyncio.gather(*waiting)
         found = dict(zip(map(str, running), stacks, strict=True))
-        await self._channel.send({"is": "stacks", "generation": generation, "stacks": found})
+        await self._outbox.pass_on({"is": "stacks", "generation": generation, "stacks": found})
 
     async def _file(self, name: str, sha256: str) -> Path:
         """Return a file of the run directory; fetched from the head if it is on another machine."""
@@ -256,22 +293,23 @@ class Agent:
         path = self._scratch / "fetched" / name
         if name not in self._fetches:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fetches[name] = _Fetch(path.open("wb"))
-            await self._channel.send({"is": "get", "path": name})
-        fetch = self._fetches[name]
-        await fetch.done.wait()
-        if sha256 and fetch.digest.hexdigest() != sha256:
-            del self._fetches[name]
+            fetching_it = fetching.fetch(self._head, self._token, name, path)
+            self._fetches[name] = asyncio.create_task(fetching_it)
+        task = self._fetches[name]
+        await asyncio.wait([task])
+        good = not task.cancelled() and not task.exception() and sha256 == task.result()
+        if not good and self._fetches.get(name) is task:
+            del self._fetches[name]  # what has no SHA-256, too, may be another one the next time
+        if task.cancelled():
+            raise OSError(f"the head went away while {name} was on its way")
+        if sha256 not in ("", task.result()):
             raise Corrupt(f"{name} did not arrive as it was sent (its SHA-256 differs)")
         return path
 
-    def _on_chunk(self, header: Header, body: bytes) -> None:
-        fetch = self._fetches[header["path"]]
-        fetch.file.write(body)
-        fetch.digest.update(body)
-        if header["last"]:
-            fetch.file.close()
-            fetch.done.set()
+    def _break_off(self) -> None:
+        """Give up files that were on their way from the head."""
+        for task in self._fetches.values():
+            task.cancel()
 
 
 async def _written(path: Path, start: int) -> str:
@@ -298,52 +336,59 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that must fit the notebook's, without importing anything big."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
 def main(argv: list[str]) -> int:
-    """Run an agent that connects to a head over TCP; the token comes by NBTRAIN_TOKEN."""
+    """Run an agent that connects to a head over TCP."""
     parser = argparse.ArgumentParser(prog="agent")
+    parser.add_argument("--given", type=Path, required=True, help="folder with the run's token")
     parser.add_argument("--head", required=True, help="host:port")
     parser.add_argument("--worker", type=int, action="append", required=True)
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="for the head; seconds")
     options = parser.parse_args(argv)
-    token = os.environ.pop("NBTRAIN_TOKEN", "")  # before the zygote could inherit it
-    return asyncio.run(_serve(options.head, token, options.worker, launcher()))
+    token = (options.given / TOKEN).read_text("utf-8").strip()
+    return asyncio.run(_seek(options.head, token, options.worker, options.patience))
 
 
-async def _serve(head: str, token: str, workers: list[int], start: Launcher) -> int:
-    """Serve one head after the other: one that died may come back at the same address."""
-    began = time.monotonic()
+async def _seek(head: str, token: str, workers: list[int], patience: float) -> int:
+    """Serve one head after the other: one that died may come back under the same name."""
+    start = launcher()
+    scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
+    agent = Agent(start, workers, scratch, token=token)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave, asyncio.current_task())
+    last, seen = "", time.monotonic()
     try:
-        while time.monotonic() - began < PATIENCE_S:
+        while last not in ("quit", "refused") and time.monotonic() - seen < patience:
             try:
-                last = await _serve_once(head, token, workers, start)
+                last = await _serve_once(agent, head)
+                seen = time.monotonic()
             except OSError as error:
                 last = f"no head at {head}: {error}"
+            if not last or last.startswith("no head"):
                 await asyncio.sleep(RETRY_S)
-                continue
-            if last == "quit":
-                return 0
-            if last == "refused":
-                break
-            began = time.monotonic()
+    except asyncio.CancelledError:
+        last = "asked to leave"
     finally:
+        await agent.close()
         await start.close()
-    print(f"agent: {last}", file=sys.stderr)
-    return 1
+    if last != "quit":
+        print(f"agent: {last or 'the head is gone'}", file=sys.stderr)
+    return 0 if last == "quit" else 1
 
 
-async def _serve_once(head: str, token: str, workers: list[int], start: Launcher) -> str:
+def _leave(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
+async def _serve_once(agent: Agent, head: str) -> str:
     address, _, port = head.rpartition(":")
-    reader, writer = await asyncio.open_connection(address, int(port))
+    # The name may stand for the machine of a dead head as well, which does not even refuse.
+    connecting = asyncio.open_connection(
+        address, int(port), limit=CHUNK * 2, happy_eyeballs_delay=RETRY_S
+    )
+    reader, writer = await asyncio.wait_for(connecting, CONNECT_S)
+    notice_loss(writer)
     # The address at which the head sees this machine is one at which the others do.
     host = writer.get_extra_info("sockname")[0]
-    scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
-    agent = Agent(AsyncChannel(reader, writer), start, workers, scratch, host=host, token=token)
-    return await agent.run()
+    # Not its name, which may stand for the machine of a dead head as well.
+    found = writer.get_extra_info("peername")
+    return await agent.serve(AsyncChannel(reader, writer), host, found)

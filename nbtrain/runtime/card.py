@@ -34,6 +34,7 @@ def card(request: TrainRequest, history: list[Event]) -> dict[str, Any]:
         "epochs": request.epochs,
         "global_batch": started[-1].global_batch if started else request.batch,
         "data": started[-1].data if started else {},
+        "shard": started[-1].shard if started else "",
         "parameters": started[-1].parameters if started else None,
         "versions": {"notebook": request.versions, "workers": _versions(started)},
         "history": [{"epoch": e.epoch, **e.logs} for _, e in sorted(epochs.items())],

@@ -13,9 +13,13 @@ from .events import Event
 
 
 class EventLog:
-    """The writing end of a run's events; `seq` counts on across heads."""
+    """The writing end of a run's events; `seq` counts on across heads.
 
-    def __init__(self, path: Path) -> None:
+    With `echo` they are printed as well, so that a pod's log tells the story too.
+    """
+
+    def __init__(self, path: Path, *, echo: bool = False) -> None:
+        self._echo = echo
         _drop_half_line(path)
         self.past = read(path)
         self._seq = self.past[-1].seq + 1 if self.past else 0
@@ -32,12 +36,15 @@ class EventLog:
         stamped = dataclasses.replace(
             event, seq=self._seq, time=round(time.time(), 3), generation=generation
         )
-        line = events.encode(stamped).encode() + b"\n"
+        text = events.encode(stamped)
+        line = text.encode() + b"\n"
         before = os.fstat(self._file.fileno()).st_size
         if self._file.write(line) < len(line):
             os.ftruncate(self._file.fileno(), before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._seq += 1
+        if self._echo:
+            print(text, flush=True)
         return stamped
 
     def close(self) -> None:

@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 VERSION = 1
 
 #: Why a worker or a run failed (`Failed.cause`).
-CAUSES = ("user", "refused", "memory", "preempted", "lost", "stalled", "version", "data")
+CAUSES = (
+    *("user", "refused", "memory", "preempted", "lost", "stalled", "version", "data"),
+    "placement",  # its container or pod can't be: said by the notebook's side, not by a head
+    "start",  # it could not be started: said by the notebook's side as well
+    "rehearsal",  # its functions failed when they were rehearsed, likewise
+    "results",  # they can't be written to their address
+    "elsewhere",  # of a rehearsal: it lacks what may well be there where the run trains
+)
 
 #: What a worker is doing (`Phase.phase`), in the usual order.
 PHASES = (
@@ -39,12 +46,17 @@ OUTCOMES = ("succeeded", "stopped", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events carry; `seq` counts from 0 without a gap, `time` is Unix time in seconds."""
+    """What all events carry; `seq` counts from 0 without a gap, `time` is Unix time in seconds.
+
+    `said` is "worker/number" for what a trainer said: its events of a generation are numbered, so
+    that none is written down twice when it is told again.
+    """
 
     kind: ClassVar[str] = "event"
     seq: int = -1
     time: float = 0.0
     generation: int = 0
+    said: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +65,8 @@ class Started(Event):
 
     `steps` is the number of steps of an epoch (None where it is not known beforehand),
     `first_epoch` the one that this generation begins with (counted from 0), after `first_step`
-    steps of it. `workers` are those of the run, also where some are left out for a while.
+    steps of it. `workers` are those of the run, also where some are left out for a while. `shard`
+    says how the data is shared out among several: by "example" or by "file".
     """
 
     kind: ClassVar[str] = "started"
@@ -64,6 +77,7 @@ class Started(Event):
     global_batch: int | None = None
     steps: int | None = None
     seed: int = 0
+    shard: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
@@ -97,6 +111,19 @@ class Progress(Event):
     examples_per_s: float | None = None
     validating: bool = False
     slowest: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(Event):
+    """How each of `workers` gets on: its share of the examples/s, its resident memory in bytes.
+
+    One event for all; every 2 s at most, more seldom the longer the run, and only with news.
+    """
+
+    kind: ClassVar[str] = "usage"
+    workers: list[int]
+    examples_per_s: list[float | None]
+    memory: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +183,8 @@ class Ended(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, Phase, Progress, EpochEnd, Saved, Warned, Failed, Ended)
+    cls.kind: cls
+    for cls in (Started, Phase, Progress, Usage, EpochEnd, Saved, Warned, Failed, Ended)
 }
 
 

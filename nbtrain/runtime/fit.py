@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, framework, keras_mwms, same_data, shard
+from . import checkpoint, framework, keras_mwms, rehearsal, same_data, shard
 from . import data as data_module
-from .agent import versions
 from .errors import Refused
 from .events import Started, Warned
 from .keeper import Keeper, bring_back
@@ -22,6 +22,7 @@ from .payload import Payload, call
 from .reporter import Reporter, Stopped
 from .rundir import RunDir
 from .trainer import Control, Job
+from .versions import versions
 
 #: Stock callbacks that write below a path: other workers' files must not meet worker 0's.
 _WRITERS = {"ModelCheckpoint": "filepath", "CSVLogger": "filename", "TensorBoard": "log_dir"}
@@ -47,7 +48,11 @@ def train(job: Job, control: Control) -> None:
     functions = payload.load()
     control.phase("building", "calls model() and dataset()")
     framework.set_random_seed(job.request.seed)
-    _Training(job, control, functions, strategy, payload.files).run()
+    training = _Training(job, control, functions, strategy, payload.files)
+    if job.request.rehearses:
+        rehearsal.rehearse(training)
+    else:
+        training.run()
 
 
 def meet(job: Job) -> tf.distribute.Strategy:
@@ -75,6 +80,34 @@ def _is_a(callback: Any, kind: str) -> bool:
     )
 
 
+@contextlib.contextmanager
+def _made_inside() -> Iterator[None]:
+    """Refuse what tf_keras' `compile` finds to be made outside `model()`, by nbtrain's name.
+
+    Source: `Model._validate_compile` in tf_keras/src/engine/training.py.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "was not created in the distribution strategy scope" not in str(error):
+            raise
+        raise Refused(
+            "model()",
+            "a layer of it was made outside model(), so that each worker would train a copy of its"
+            " own.",
+            "Make layers, metrics and optimizers inside model().",
+        ) from None
+
+
+class Prepared(NamedTuple):
+    """What the user's functions gave, adapted and checked."""
+
+    model: Any
+    data: data_module.Data
+    validation: data_module.Data | None
+    callbacks: list[Any]
+
+
 class _Training:
     """The steps from the user's functions to the saved model."""
 
@@ -89,8 +122,9 @@ class _Training:
         self.files = files
         self.job, self.control, self.strategy = job, control, strategy
         self.functions = functions
+        self.workers = job.request.rehearses or job.workers
         self.offered = {
-            "workers": job.workers,
+            "workers": self.workers,
             "worker": job.index,
             "batch": job.request.batch,
         }
@@ -99,23 +133,28 @@ class _Training:
         """Build, train and save."""
         self._save(*self.fitted())
 
-    def fitted(self) -> tuple[Any, Reporter]:
-        """Return the trained model; everything happens in the order of a plain script."""
-        request = self.job.request
+    def prepared(self) -> Prepared:
+        """Call the user's functions, in the order of a plain script, and check what they give."""
         model = self._model()
         train_data = self._data("dataset")
         assert train_data is not None
         validation = self._data("validation")
-        if request.shard == "file" and self.job.workers > 1:
-            shard.by_file(train_data.arguments["x"], self.job.workers)
+        if self.job.request.shard == "file" and self.workers > 1:
+            shard.by_file(train_data.arguments["x"], self.workers)
             self._warn([("shard-file", _BY_FILE)])
         for role, data in (("dataset", train_data), ("validation", validation)):
             same_data.check_before(data, role, self.strategy)
         own = framework.of_model(model)
         callbacks = self._callbacks(own.callbacks)
-        self._warn(own.check_compiled(model, self.strategy))
+        self._warn(own.check_compiled(model, self.strategy, self.workers))
+        return Prepared(model, train_data, validation, callbacks)
+
+    def fitted(self) -> tuple[Any, Reporter]:
+        """Return the trained model."""
+        request = self.job.request
+        model, train_data, validation, callbacks = self.prepared()
         reporter = self._reporter(model, train_data, callbacks)
-        arguments = self._arguments(train_data, validation)
+        arguments = self.arguments(train_data, validation)
         first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
         try:
             with self.strategy.scope():
@@ -137,7 +176,7 @@ class _Training:
             model,
             self.strategy,
             [*callbacks, history],
-            self._resume(callbacks),
+            self.resume(callbacks),
             lambda: data.build,
             self.files,
         )
@@ -153,7 +192,7 @@ class _Training:
         )
 
     def _model(self) -> Any:
-        with self.strategy.scope():
+        with self.strategy.scope(), _made_inside():
             model = call(self.functions["model"], self.offered)
         own = framework.of(model)
         if own is None:
@@ -206,9 +245,10 @@ class _Training:
                 name = Path(str(getattr(callback, attribute))).name
                 setattr(callback, attribute, str(self.job.scratch / name))
 
-    def _arguments(
+    def arguments(
         self, train_data: data_module.Data, validation: data_module.Data | None
     ) -> dict[str, Any]:
+        """Return the arguments of `fit`."""
         fit = dict(self.job.request.fit)
         if "class_weight" in fit:
             # JSON made the keys text; Keras wants class numbers.
@@ -229,12 +269,13 @@ class _Training:
             global_batch=data.batch,
             steps=data.steps or request.fit.get("steps_per_epoch"),
             seed=request.seed,
+            shard=request.shard if self.job.workers > 1 else "",
             versions=versions(),
             data=data.describe,
             parameters=model.count_params() if model.built else None,
         )
 
-    def _resume(self, callbacks: list[Any]) -> checkpoint.State | None:
+    def resume(self, callbacks: list[Any]) -> checkpoint.State | None:
         """Return the state to begin with: the last checkpoint, or what another run gave."""
         if self.job.resume:
             state = checkpoint.read(self.job.resume)

@@ -55,8 +55,13 @@ class Framework(Protocol):
     def is_compiled(self, model: Any) -> bool:
         """Tell whether `compile` was called."""
 
-    def check_compiled(self, model: Any, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
-        """Refuse by name what would not be right; return warnings as (code, message)."""
+    def check_compiled(
+        self, model: Any, strategy: tf.distribute.Strategy, workers: int
+    ) -> list[tuple[str, str]]:
+        """Refuse by name what would not be right with so many workers.
+
+        Returns warnings as (code, message).
+        """
 
     def feed(self, model: Any, done: int) -> Feed:
         """Return the data of the `fit` that begins next, of which `done` epochs are done."""
@@ -99,12 +104,12 @@ class Keras3:
         return bool(model.compiled)
 
     def check_compiled(
-        self, model: keras.Model, strategy: tf.distribute.Strategy
+        self, model: keras.Model, strategy: tf.distribute.Strategy, workers: int
     ) -> list[tuple[str, str]]:
         """Refuse by name what would not be right; return warnings as (code, message)."""
         from . import keras_mwms
 
-        return keras_mwms.check_compiled(model, strategy)
+        return keras_mwms.check_compiled(model, strategy) if workers > 1 else []
 
     def feed(self, model: keras.Model, done: int) -> Feed:
         """Return the data of the `fit` that begins next."""

@@ -3,32 +3,33 @@
 It starts a *generation* of all workers at once. When one of them is lost it kills the others,
 which could only wait for it, and starts the next generation from the last checkpoint. An error of
 the user's own code ends the run: it would only happen again.
+
+A head that dies and comes back finds its run in the directory. Trainers that went on meanwhile are
+adopted: their agents tell again what the dead head had not written down.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
-import hmac
 import json
-import os
-import signal
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from . import events
+from .agents import Agents, Connected, Going, Item
 from .card import write_card
 from .eventlog import EventLog
-from .events import Ended, Event, Failed, Phase, Warned
+from .events import Ended, Event, Failed, Phase, Saved, Warned
 from .request import TrainRequest
+from .results import Results, ResultsError
 from .rundir import RunDir
 from .store import Store
-from .wire import CHUNK, AsyncChannel, Header, ProtocolError
+from .usage import Meter
+from .versions import misfits
+from .wire import AsyncChannel, Header
 
 #: How often trainers are asked whether they are there, in seconds.
 PING_S = 1.0
@@ -37,20 +38,18 @@ PING_S = 1.0
 EXPLAIN_S = 1.5
 #: How long agents may take to kill their trainers before they count as gone, in seconds.
 KILL_S = 10.0
+#: How long an agent whose connection broke may take to come back with its trainers, in seconds.
+REJOIN_S = 5.0
+#: How long a head that came back waits for all agents before it goes on with some, in seconds.
+RETURN_S = 10.0
+#: One that does not answer for so long is the cause where others failed: of a machine that died
+#: nothing is heard, and they may notice before it has been silent for too long. Seconds.
+QUIET_S = 3.0
 #: A head that did not get to look at its workers for so long was stopped itself, in seconds.
 SUSPENDED_S = 5.0
 
 
-_NOTHING: tuple[None, Header, bytes] = (None, {"is": ""}, b"")
-
-
-@dataclass
-class _Agent:
-    """A connected agent and the workers that it owns."""
-
-    channel: AsyncChannel
-    workers: list[int]
-    versions: dict[str, str]
+_NOTHING: Item = (None, {"is": ""}, b"")
 
 
 @dataclass
@@ -58,12 +57,13 @@ class _Member:
     """A worker in the running generation."""
 
     worker: int
-    agent: _Agent
+    agent: Connected
     phase: str = "starting"
     count: int = 0  # grows whenever its main thread gets on
     advanced: float = field(default_factory=time.monotonic)
     answered: float = field(default_factory=time.monotonic)
     done: bool = False
+    away: float | None = None  # since when its agent is not connected
     exited: str = ""
     cause: str = "lost"  # of its exit
     failure: Failed | None = None
@@ -102,18 +102,24 @@ class Head:
     ----------
     rundir
         The run directory; its `request.json` says what to do.
-    token
-        What agents must present; empty where they come through a socket of this process' own.
+    token, incarnation
+        See `Agents`.
+    echo
+        Whether events are printed as well.
     """
 
-    def __init__(self, rundir: RunDir, token: str = "") -> None:
-        self.rundir, self._token = rundir, token
+    def __init__(
+        self, rundir: RunDir, token: str = "", *, incarnation: int = 1, echo: bool = False
+    ) -> None:
+        self.rundir = rundir
         self.request = TrainRequest.from_json(rundir.read_json(RunDir.REQUEST))
-        self._log = EventLog(rundir / RunDir.EVENTS)
+        self._log = EventLog(rundir / RunDir.EVENTS, echo=echo)
         self._store = Store(rundir, self._log.past)
-        self._inbox: asyncio.Queue[tuple[_Agent | None, Header, bytes]] = asyncio.Queue()
-        self._agents: dict[int, _Agent] = {}
+        asked = self.request.results
+        self._results = Results(asked, self.request.id) if asked else None
+        self._agents = Agents(rundir, token, incarnation, self._store.logged)
         self._generation = max((e.generation for e in self._log.past), default=0)
+        self._said: dict[int, int] = {}  # of each worker, the last event of this generation
         self._members: dict[int, _Member] = {}
         self._chief = 0
         self._addresses: dict[int, str] = {}
@@ -122,64 +128,29 @@ class Head:
         self._losses: dict[int, int] = {}  # of each worker, since an epoch was gained
         self._stop_asked = False
         self._stop = _Stop()
+        self._meter = Meter()
         self._trouble: float | None = None
         self._watched = 0.0
         self._ticked = time.monotonic()
         self._stacks_asked: float | None = None
         self._stacks: dict[str, str] = {}
         self._killed: set[int] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._began = time.monotonic()
         self._history: list[Event] = list(self._log.past)
-
-    # -- connections ------------------------------------------------------------------------
 
     async def serve(self, channel: AsyncChannel) -> None:
         """Serve one agent until its connection ends."""
-        agent: _Agent | None = None
-        try:
-            async for header, body in channel.receive():
-                if agent is None:
-                    agent = self._admit(channel, header)
-                    if agent is None:
-                        await channel.send({"do": "refused"})
-                        return
-                elif header.get("is") == "get":
-                    self._spawn(self._send_file(channel, header["path"]))
-                else:
-                    await self._inbox.put((agent, header, body))
-        except (ProtocolError, ConnectionError):
-            return
-        finally:
-            channel.close()
-            if agent is not None:
-                await self._inbox.put((agent, {"is": "gone"}, b""))
-
-    def _admit(self, channel: AsyncChannel, hello: Header) -> _Agent | None:
-        if hello.get("is") != "hello" or not hmac.compare_digest(
-            str(hello.get("token", "")), self._token
-        ):
-            return None
-        agent = _Agent(channel, [int(w) for w in hello["workers"]], hello.get("versions", {}))
-        self._agents |= dict.fromkeys(agent.workers, agent)
-        self._inbox.put_nowait((agent, {"is": "came"}, b""))
-        return agent
-
-    async def _send_file(self, channel: AsyncChannel, name: str) -> None:
-        path = self.rundir / name
-        size, sent = path.stat().st_size, 0
-        with path.open("rb") as file:
-            while True:
-                data = file.read(CHUNK)
-                sent += len(data)
-                header = {"do": "chunk", "path": name, "last": sent >= size or not data}
-                await channel.send(header, data)
-                if header["last"]:
-                    return
+        await self._agents.serve(channel)
 
     def stop(self) -> None:
         """Stop the run at its next step; what there is is saved."""
         self._stop_asked = True
-        self._inbox.put_nowait((None, {"is": "stop"}, b""))
+        self._agents.post({"is": "stop"})
+
+    @property
+    def stops(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop_asked
 
     # -- the run ----------------------------------------------------------------------------
 
@@ -187,33 +158,37 @@ class Head:
         """Train to the end and return the outcome."""
         past = [e for e in self._log.past if isinstance(e, Ended)]
         if past:
+            self._agents.over = True
+            if not (self.rundir / RunDir.CARD).exists():  # a head died while it wrote the results
+                await self._close_results()
             return past[-1].outcome
         try:
-            ended = await self._train()
+            ended = await self._check_results() or await self._train()
         except OSError as error:  # a full disk, say: told if it can be
             self._store.make_room()
             ended = self._failed(None, "data", f"the run directory can't be written: {error}")
         await self._dismiss()
-        with contextlib.suppress(OSError):
-            self._finish(ended)
+        if not self._is_gone():
+            with contextlib.suppress(OSError):
+                await self._finish(ended)
         return ended.outcome
+
+    def _is_gone(self) -> bool:
+        """Tell whether somebody has removed the run directory: nobody could read of the run."""
+        return not (self.rundir / RunDir.REQUEST).exists()
 
     async def close(self) -> None:
         """Part with the agents and close the files."""
-        for agent in self._agents.values():
-            agent.channel.close()
-        for task in self._tasks:
-            task.cancel()
+        await self._agents.close()
         self._store.close()
         self._log.close()
 
     async def _dismiss(self) -> None:
         """Send the agents away; when the run's end is told, nothing of it is left."""
-        await self._to_agents({"do": "quit"})
+        self._agents.over = True
+        await self._agents.tell_all({"do": "quit"})
         deadline = time.monotonic() + KILL_S
-        while time.monotonic() < deadline and not all(
-            agent.channel.closed for agent in self._agents.values()
-        ):
+        while time.monotonic() < deadline and self._agents.here():
             await self._next()
 
     async def _train(self) -> Ended:
@@ -223,39 +198,85 @@ class Head:
             if verdict.ended is not None:
                 return verdict.ended
 
-    def _finish(self, ended: Ended) -> None:
+    async def _finish(self, ended: Ended) -> None:
         if ended.outcome != "succeeded":
             saved = self._store.weights_from_checkpoint()
             if saved is not None:
                 self._append(saved)
         self._append(ended)
+        await self._close_results()
+
+    async def _check_results(self) -> Ended | None:
+        """See before the training whether the results can be written to their address."""
+        if self._results is not None:
+            try:
+                await asyncio.to_thread(self._results.check, self.rundir)
+            except ResultsError as error:
+                return self._failed(None, "results", str(error))
+        return None
+
+    async def _close_results(self) -> None:
+        """Write the results to their address, and the card, by which readers know the end."""
+        files = await self._put_results()
         write_card(self.rundir, self.request, self._history)
+        if self._results is not None and files:
+            last = (RunDir.EVENTS, RunDir.CARD)
+            try:
+                await asyncio.to_thread(self._results.seal, self.rundir, files, last)
+            except ResultsError as error:
+                print(f"head: {error}")
+
+    async def _put_results(self) -> list[dict[str, Any]]:
+        """Write all but the last files; return what the manifest says of them."""
+        if self._results is None:
+            return []
+        try:
+            files = await asyncio.to_thread(self._results.put, self.rundir)
+        except ResultsError as error:
+            message = f"the results are in the run directory alone: {error}"
+            self._append(Warned(code="results", message=message))
+            return []
+        size = sum(entry["bytes"] for entry in files)
+        self._append(Saved(what="results", path=self._results.url, bytes=size))
+        return files
 
     async def _gather(self) -> Ended | None:
         """Wait for the agents of all workers, or of as many as the run goes on with."""
         for worker in self._missing():
             self._append(Phase(worker=worker, phase="waiting"))
-        deadline = time.monotonic() + self.request.start_timeout_s
+        limit = self.request.arrival_timeout_s or self.request.start_timeout_s
+        deadline = time.monotonic() + limit
         while self._missing() and not self._stop_asked:
-            if self._generation and self._enough():
+            if self._generation and self._enough() and not self._may_return():
                 return None
             if time.monotonic() > deadline:
-                return None if self._enough() else self._did_not_come()
+                return None if self._enough() else self._did_not_come(limit)
             await self._next()
         if self._stop_asked:
             return Ended(outcome="stopped", message="stopped before training began")
+        return self._misfit()
+
+    def _misfit(self) -> Ended | None:
+        """Refuse workers whose Python or packages are not like the notebook's."""
+        for agent in self._agents.here():
+            if reasons := misfits(self.request.versions, agent.versions):
+                message = f"its versions are not the notebook's: {'; '.join(reasons)}"
+                return self._failed(agent.workers[0], "version", message)
         return None
 
-    def _did_not_come(self) -> Ended:
+    def _did_not_come(self, limit: float) -> Ended:
         missing = self._missing()
         again = " back" if self._generation else ""
         message = f"{_workers(missing)} did not come{again} within"
-        return self._failed(missing[0], "lost", f"{message} {self.request.start_timeout_s:g} s")
+        return self._failed(missing[0], "lost", f"{message} {limit:g} s")
+
+    def _may_return(self) -> bool:
+        """Tell whether this head has just come back, and agents may still be looking for it."""
+        return not self._members and time.monotonic() - self._began < RETURN_S
 
     def _here(self, worker: int) -> bool:
         """Tell whether a worker's agent is connected."""
-        agent = self._agents.get(worker)
-        return agent is not None and not agent.channel.closed
+        return self._agents.get(worker) is not None
 
     def _missing(self) -> list[int]:
         return [w for w in range(self.request.workers) if not self._here(w)]
@@ -276,15 +297,11 @@ class Head:
         return steady if 0 < self.request.min_workers <= len(steady) else here
 
     async def _run_generation(self) -> _Verdict:
-        self._generation += 1
         self._trouble, self._stop, self._stacks_asked = None, _Stop(), None
         self._gained = False
-        chosen = self._chosen()
-        self._members = {w: _Member(w, self._agents[w]) for w in chosen}
-        self._chief = chosen[0]
-        self._tell_fewer(chosen)
-        if await self._prepare():
-            await self._start_trainers()
+        self._meter.clear()
+        going = {} if self._members else self._going()
+        await (self._adopt(going) if going else self._begin())
         verdict = None
         while verdict is None:
             item = await self._next()
@@ -292,8 +309,84 @@ class Head:
                 verdict = await self._handle(*item)
             verdict = verdict or await self._tick()
         await self._kill_all()
-        self._store.abandon()
+        self._abandon()
         return self._conclude(verdict)
+
+    async def _begin(self) -> None:
+        """Start a new generation of trainers."""
+        if any(agent.going for agent in self._agents.here()):  # of a head before this one
+            await self._kill_all()
+            self._abandon()
+        self._generation += 1
+        self._said.clear()
+        chosen = self._chosen()
+        self._members = {w: _Member(w, self._connected(w)) for w in chosen}
+        self._chief = chosen[0]
+        self._tell_fewer(chosen)
+        if await self._prepare():
+            await self._start_trainers()
+
+    def _abandon(self) -> None:
+        """Forget files that trainers which are gone had begun to send."""
+        self._store.abandon()
+        for agent in self._agents.here():
+            agent.abandon()
+
+    def _connected(self, worker: int) -> Connected:
+        agent = self._agents.get(worker)
+        assert agent is not None
+        return agent
+
+    # -- coming back ------------------------------------------------------------------------
+
+    def _going(self) -> dict[int, Going]:
+        """Return the trainers of the last generation, if all of them went on without a head."""
+        past = [e for e in self._log.past if e.generation == self._generation]
+        started = [e.worker for e in past if isinstance(e, Phase) and e.phase == "starting"]
+        found = {}
+        for worker in sorted(set(started)):
+            agent = self._agents.get(worker)
+            trainer = agent.going.get(worker) if agent else None
+            if trainer is None or trainer.generation != self._generation:
+                return {}
+            found[worker] = trainer
+        return found
+
+    async def _adopt(self, going: dict[int, Going]) -> None:
+        """Go on with trainers that an earlier head has started."""
+        past = [e for e in self._log.past if e.generation == self._generation]
+        # Only what was written down is done: the results of others may be still to be told.
+        done = {e.worker for e in past if isinstance(e, Phase) and e.phase == "done"}
+        self._members = {
+            w: _Member(w, self._connected(w), phase=t.phase, done=w in done)
+            for w, t in going.items()
+        }
+        self._chief = min(going)
+        for event in past:
+            if event.said is not None:
+                worker, number = map(int, event.said.split("/"))
+                self._said[worker] = max(number, self._said.get(worker, 0))
+        # It was asked to stop by the user, and not to go on because the head died.
+        self._stop_asked |= any(isinstance(e, Warned) and e.code == "stopping" for e in past)
+        message = "the head is back; the workers went on meanwhile"
+        self._append(Warned(code="head-back", message=message))
+        await self._agents.tell_all({"do": "go_on"})
+
+    async def _on_came(self, agent: Connected) -> None:
+        """Take an agent in that connects while a generation trains."""
+        ours = {w: m for w, m in self._members.items() if w in agent.workers}
+        for worker, member in ours.items():
+            trainer = agent.going.get(worker)
+            member.agent, member.away = agent, None
+            if trainer is None or trainer.generation != self._generation:
+                self._on_exit(worker, "its agent is gone")
+        if any(not member.exited for member in ours.values()):
+            await self._agents.tell(agent, {"do": "go_on"})
+        elif agent.going:
+            await self._agents.tell(agent, {"do": "kill", "generation": self._generation})
+        for worker in set(agent.workers) - ours.keys():
+            reason = "is back, and trains with the others from the next epoch on"
+            self._append(Phase(worker=worker, phase="waiting", reason=reason))
 
     def _tell_fewer(self, chosen: list[int]) -> None:
         left_out = [w for w in range(self.request.workers) if w not in chosen]
@@ -307,7 +400,7 @@ class Head:
     async def _prepare(self) -> bool:
         """Have the agents name the addresses at which their workers will listen."""
         self._addresses.clear()
-        await self._to_agents({"do": "prepare"})
+        await self._agents.tell_all({"do": "prepare"})
         deadline = time.monotonic() + KILL_S
         while not self._addresses.keys() >= self._members.keys():
             item = await self._next()
@@ -315,7 +408,8 @@ class Head:
             if header["is"] == "prepared":
                 self._addresses |= {int(w): a for w, a in header["addresses"].items()}
             elif header["is"] == "gone" and agent is not None:
-                self._on_gone(agent)
+                for worker in self._of(agent):
+                    self._on_exit(worker, "its agent is gone")
                 return False
             if time.monotonic() > deadline:
                 for worker in self._members.keys() - self._addresses.keys():
@@ -345,28 +439,31 @@ class Head:
                 "files": self._store.files() if checkpoint and index == 0 else [],
             }
             self._append(Phase(worker=worker, phase="starting"))
-            await self._send(member.agent, {"do": "start", "worker": worker, "job": job})
+            await self._agents.tell(member.agent, {"do": "start", "worker": worker, "job": job})
 
-    async def _next(self) -> tuple[_Agent | None, Header, bytes] | None:
-        try:
-            return await asyncio.wait_for(self._inbox.get(), PING_S / 2)
-        except TimeoutError:
-            return None
+    async def _next(self) -> Item | None:
+        limit = self.request.container.get("max_time")
+        if limit and not self._stop_asked and time.time() - self.request.created > limit:
+            message = f"its time is over (--max-time, {limit:g} s)"
+            self._append(Warned(code="max-time", message=message))
+            self.stop()
+        return await self._agents.next(PING_S / 2)
 
-    async def _handle(self, agent: _Agent | None, header: Header, body: bytes) -> _Verdict | None:
+    async def _handle(
+        self, agent: Connected | None, header: Header, body: bytes
+    ) -> _Verdict | None:
         match header["is"]:
             case "stop":
                 return await self._begin_stop()
             case "came":
                 assert agent is not None
-                for worker in set(agent.workers) - self._members.keys():
-                    reason = "is back, and trains with the others from the next epoch on"
-                    self._append(Phase(worker=worker, phase="waiting", reason=reason))
+                await self._on_came(agent)
             case "gone":
                 assert agent is not None
-                self._on_gone(agent)
+                for worker in self._of(agent):
+                    self._members[worker].away = time.monotonic()
             case "log":
-                self._store.log(header["worker"], body)
+                self._store.log(header["worker"], body, header["at"])
             case "stacks":
                 self._stacks |= header["stacks"]
                 self._tell_stacks(header["stacks"])
@@ -376,10 +473,9 @@ class Head:
                 return await self._on_trainer(self._members[header["worker"]], header, body)
         return None
 
-    def _on_gone(self, agent: _Agent) -> None:
-        for worker, member in self._members.items():
-            if member.agent is agent:
-                self._on_exit(worker, "its agent is gone")
+    def _of(self, agent: Connected) -> list[int]:
+        """Return the members that an agent has."""
+        return [worker for worker, member in self._members.items() if member.agent is agent]
 
     async def _on_trainer(self, member: _Member, header: Header, body: bytes) -> _Verdict | None:
         message = header["message"]
@@ -387,16 +483,17 @@ class Head:
         match message["say"]:
             case "pong":
                 self._on_count(member, message["count"])
+                self._meter.heard(member.worker, message["examples"], message["memory"])
             case "event":
                 self._on_count(member, member.count + 1)
-                return self._on_event(member, message["event"])
+                return self._on_event(member, message["event"], message["number"])
             case "file":
                 return self._on_file(message, body)
             case "paused":
                 await self._on_paused(message["step"])
             case "heard":
                 await self._on_heard(member.worker)
-            case "done":
+            case "done" if not member.done:
                 member.done = True
                 self._append(Phase(worker=member.worker, phase="done"))
         return None
@@ -433,8 +530,11 @@ class Head:
         if count != member.count:
             member.count, member.advanced = count, time.monotonic()
 
-    def _on_event(self, member: _Member, raw: dict[str, Any]) -> _Verdict | None:
-        event = events.decode(json.dumps(raw))
+    def _on_event(self, member: _Member, raw: dict[str, Any], number: int) -> _Verdict | None:
+        if number <= self._said.get(member.worker, 0):
+            return None  # told once more after a connection broke
+        self._said[member.worker] = number
+        event = events.decode(json.dumps({**raw, "said": f"{member.worker}/{number}"}))
         if isinstance(event, Failed):
             member.failure = event
             self._trouble = self._trouble or time.monotonic()
@@ -467,6 +567,9 @@ class Head:
             return await self._begin_stop()
         now = time.monotonic()
         self._forgive(now)
+        for member in self._live():
+            if member.away is not None and now - member.away >= REJOIN_S:
+                self._on_exit(member.worker, "its agent is gone")
         if self._trouble is not None and now - self._trouble >= EXPLAIN_S:
             return self._lost()
         if now - self._watched < PING_S:
@@ -479,6 +582,7 @@ class Head:
         if now - self._ticked > SUSPENDED_S:
             for member in self._members.values():
                 member.answered = member.advanced = now
+                member.away = member.away and now
         self._ticked = now
 
     def _success(self) -> Ended:
@@ -488,13 +592,14 @@ class Head:
 
     def _lost(self) -> _Verdict:
         """Name the worker that was lost and decide whether to try again."""
-        members = sorted(self._members.values(), key=_guilt)
-        first = members[0]
-        reason = first.exited or "lost"
+        now = time.monotonic()
+        first = min(self._members.values(), key=lambda member: _guilt(member, now))
+        reason = first.exited or ("its agent is gone" if first.away else "")
+        reason = reason or f"it does not answer {_DEAD}"
         if first.failure is not None:
             reason = first.failure.message
         traceback = first.failure.traceback if first.failure else ""
-        cause = first.cause if first.exited else "lost"
+        cause = first.cause if first.exited and not first.away else "lost"
         failed = Failed(worker=first.worker, cause=cause, message=reason, traceback=traceback)
         return self._retry_or_end(failed)
 
@@ -528,14 +633,19 @@ class Head:
 
     async def _watch(self, now: float) -> _Verdict | None:
         """Look for workers that do not answer, do not meet or do not get on."""
+        if self._is_gone():
+            return _Verdict(Ended(outcome="stopped", message="its run directory was removed"))
+        await self._agents.acknowledge()
+        if usage := self._meter.told():
+            self._append(usage)
         for member in self._members.values():
             if not member.exited:
                 message = {"do": "tell", "worker": member.worker, "message": {"do": "ping"}}
-                await self._send(member.agent, message)
+                await self._agents.tell(member.agent, message)
         limit = self.request.unresponsive_s
         silent = [m for m in self._live() if now - m.answered > limit and m.met()]
         if silent:
-            reason = f"it has not answered for {limit:g} s (stopped, or its machine hangs)"
+            reason = f"it has not answered for {limit:g} s {_DEAD}"
             silent[0].exited = reason
             return self._retry_or_end(Failed(worker=silent[0].worker, cause="lost", message=reason))
         last = max((m.advanced for m in self._live()), default=now)
@@ -556,7 +666,7 @@ class Head:
             return None
         if self._stacks_asked is None:
             self._stacks_asked = time.monotonic()
-            await self._to_agents({"do": "stacks", "generation": self._generation})
+            await self._agents.tell_all({"do": "stacks", "generation": self._generation})
         if idle < self.request.stall_timeout_s:
             return None
         message = (
@@ -601,18 +711,19 @@ class Head:
 
     async def _kill_all(self) -> None:
         self._killed = set()
-        await self._to_agents({"do": "kill", "generation": self._generation})
+        here = {id(a): a for a in self._agents.here()}
+        await self._agents.tell_all({"do": "kill", "generation": self._generation})
         deadline = time.monotonic() + KILL_S
-        here = {id(a): a for a in self._agents.values() if not a.channel.closed}
         while len(self._killed) < len(here) and time.monotonic() < deadline:
             item = await self._next()
-            if item is None or item[0] is None:
+            agent, header, body = item or _NOTHING
+            if agent is None:
                 continue
-            agent, header, body = item
             if header["is"] in ("killed", "gone"):
+                agent.going = {}
                 self._killed.add(id(agent))
             elif header["is"] == "log":
-                self._store.log(header["worker"], body)
+                self._store.log(header["worker"], body, header["at"])
         for key, silent in here.items():
             if key not in self._killed:
                 silent.channel.close()  # frozen; if it comes back, it comes as a new one
@@ -625,36 +736,23 @@ class Head:
                 self._append(Phase(worker=worker, phase=phase, reason="starts again"))
         return verdict
 
-    async def _to_agents(self, message: Header) -> None:
-        for agent in {id(a): a for a in self._agents.values()}.values():
-            await self._send(agent, message)
-
     async def _to_trainers(self, message: Header) -> None:
         for member in self._live():
             wrapped = {"do": "tell", "worker": member.worker, "message": message}
-            await self._send(member.agent, wrapped)
-
-    async def _send(self, agent: _Agent, message: Header) -> None:
-        """Send; an agent that does not read (its machine is frozen) counts as gone."""
-        try:
-            await asyncio.wait_for(agent.channel.send(message), KILL_S)
-        except TimeoutError:
-            agent.channel.close()
-        except ConnectionError:
-            pass
+            await self._agents.tell(member.agent, wrapped)
 
     def _append(self, event: Event) -> None:
         self._history.append(self._log.append(event, self._generation))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+_DEAD = "(stopped, or its machine hangs or is gone)"
 
 
-def _guilt(member: _Member) -> tuple[bool, bool, float, int]:
-    """Order members by how likely they are the cause: those killed without a word come first."""
-    return (not member.exited, member.failure is not None, member.advanced, member.worker)
+def _guilt(member: _Member, now: float) -> tuple[bool, bool, float, int]:
+    """Order members by how likely they are the cause: those gone without a word come first."""
+    is_quiet = member.met() and now - member.answered > QUIET_S
+    is_gone = bool(member.exited) or member.away is not None or is_quiet
+    return (not is_gone, member.failure is not None, member.advanced, member.worker)
 
 
 def _workers(numbers: list[int]) -> str:
@@ -668,34 +766,3 @@ def _joined(stacks: dict[str, str]) -> str:
         for worker, text in sorted(stacks.items())
     )
     return "\n".join(parts)
-
-
-def main(argv: list[str]) -> int:
-    """Run a head that agents reach over TCP; the token comes by NBTRAIN_TOKEN."""
-    parser = argparse.ArgumentParser(prog="head")
-    parser.add_argument("rundir", type=Path)
-    parser.add_argument("--listen", default="127.0.0.1:0", help="host:port")
-    options = parser.parse_args(argv)
-    token = os.environ.pop("NBTRAIN_TOKEN", "")
-    if not token:
-        parser.error("NBTRAIN_TOKEN is not set: anybody could send work to the agents")
-    outcome = asyncio.run(_listen(RunDir(options.rundir), options.listen, token))
-    return 0 if outcome in ("succeeded", "stopped") else 1
-
-
-async def _listen(rundir: RunDir, listen: str, token: str) -> str:
-    head = Head(rundir, token)
-    address, _, port = listen.rpartition(":")
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head.serve(AsyncChannel(reader, writer))
-
-    server = await asyncio.start_server(accept, address, int(port))
-    host, number = server.sockets[0].getsockname()[:2]
-    rundir.write_json(RunDir.HEAD, {"pid": os.getpid(), "address": f"{host}:{number}"})
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
-    try:
-        return await head.run()
-    finally:
-        server.close()
-        await head.close()

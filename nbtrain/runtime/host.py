@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 from .agent import Agent
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
         given = json.load(file)
     rundir = RunDir(given["rundir"])
     lock = fds[0]
+    os.environ.update(given["environment"])  # the store of the results may need credentials
     os.chdir(rundir.path)
     os.set_inheritable(lock, False)
     _redirect(rundir / RunDir.HEAD_LOG)
@@ -53,28 +55,32 @@ def _redirect(log: Path) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
+def empty_scratch(rundir: RunDir) -> Path:
+    """Return a new folder for this head's trainers, and remove those of heads that were killed.
+
+    It is no one else's: a killed head's trainers die a little later than it, and write until then.
+    """
+    scratch = rundir / RunDir.SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=scratch))
+
+
 async def _train(rundir: RunDir, start: Launcher, environment: dict[str, str]) -> str:
     head = Head(rundir)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, head.stop)
     rundir.write_json(RunDir.HEAD, {"pid": os.getpid()})  # from now on it can be signalled
-    scratch = rundir / RunDir.SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)  # of a head that was killed
-    scratch.mkdir()
+    scratch = empty_scratch(rundir)
     ours, theirs = socket.socketpair()
     workers = list(range(head.request.workers))
-    agent = Agent(
-        await AsyncChannel.of(theirs),
-        start,
-        workers,
-        scratch,
-        rundir=rundir.path,
-        environment=environment,
-    )
+    agent = Agent(start, workers, scratch, rundir=rundir.path, environment=environment)
     serving = asyncio.create_task(head.serve(await AsyncChannel.of(ours)))
-    working = asyncio.create_task(agent.run())
+    working = asyncio.create_task(agent.serve(await AsyncChannel.of(theirs)))
     try:
         return await head.run()
     finally:
         await head.close()
         await asyncio.wait([serving, working], timeout=10)
+        await agent.close()
         await start.close()
+        shutil.rmtree(rundir / RunDir.SCRATCH, ignore_errors=True)

@@ -82,9 +82,10 @@ def source_digest(path: str) -> str | None:
 
 
 def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list[tuple[str, str]]:
-    """Refuse by name what would not be right; return warnings as (code, message)."""
-    if strategy.num_replicas_in_sync < 2:
-        return []
+    """Refuse by name what would not be right with several workers.
+
+    Returns warnings as (code, message).
+    """
     if getattr(model, "_distribute_strategy", None) is not strategy:
         raise Refused("model()", "the model was not made by this call.", "Build it in model().")
     _check_variables(model, strategy)

@@ -428,9 +428,7 @@ def _epoch_iterator_init(
             counts = self.steps_per_epoch is None and self._num_batches is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)
-        dataset = distribute_strategy.experimental_distribute_dataset(
-            dataset.with_options(shard.options(source))
-        )
+        dataset = shard.distributed(dataset, source, distribute_strategy)
     self._distributed_dataset = dataset
 
 

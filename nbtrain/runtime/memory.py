@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import sys
 from pathlib import Path
 
 #: Where the kernel counts processes that it killed for their memory: cgroup v2, and v1.
@@ -16,6 +18,14 @@ def limit(size: int) -> None:
     """Have allocations beyond `size` bytes fail in this process; 0 is no limit."""
     if size:
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has now; without /proc, those it once had."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def kills() -> int:

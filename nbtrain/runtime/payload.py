@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import functools
-import hashlib
 import importlib
 import inspect
 import io
@@ -122,11 +121,6 @@ class Payload:
         """The user's files, relative to the scratch directory."""
         return [name.removeprefix(FILE) for name in self._sections if name.startswith(FILE)]
 
-    def check(self, sha256: str) -> None:
-        """Raise Corrupt unless the file has this SHA-256; call it before `load`."""
-        if hashlib.sha256(self._data).hexdigest() != sha256:
-            raise Corrupt(f"{self.path.name} is not the payload that was sent (SHA-256 differs)")
-
     def install(self, scratch: Path, *, visiting: bool = False) -> None:
         """Unpack files and modules below `scratch`, and set the environment variables.
 
@@ -135,7 +129,7 @@ class Payload:
         the payload, and its environment is left alone.
         """
         scratch = Path(scratch)
-        scratch.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(exist_ok=True)
         for name in self.files:
             target = _inside(scratch, name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +170,7 @@ class Payload:
         policy = settings["dtype_policy"]
         if isinstance(policy, dict):
             policy = keras.dtype_policies.deserialize(policy)
-        keras.config.set_dtype_policy(policy)
+        set_dtype_policy(policy)
 
     def load(self) -> dict[str, Any]:
         """Return the functions (or values) by role; call `install` before.
@@ -217,17 +211,42 @@ class Payload:
             )
 
 
+def dtype_policy() -> Any:
+    """Return Keras' global policy; None where nothing has needed one yet.
+
+    `keras.config.dtype_policy` makes one of what `floatx` is now, and `set_floatx` in a model
+    function would then come too late (keras/src/dtype_policies/dtype_policy.py).
+    """
+    from keras.src.backend.common import global_state
+
+    return global_state.get_global_attribute("dtype_policy", None)
+
+
+def set_dtype_policy(policy: Any) -> None:
+    """Set Keras' global policy, by its name too; None: as it is before the first layer."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    if policy is None:
+        global_state.set_global_attribute("dtype_policy", None)
+    else:
+        keras.config.set_dtype_policy(policy)
+
+
 def tf_keras_settings() -> dict[str, Any] | None:
     """Return the global settings of tf_keras; None where nobody has imported it."""
     tf_keras = sys.modules.get("tf_keras")
     if not hasattr(tf_keras, "mixed_precision"):
         return None
+    from tf_keras.src.mixed_precision import policy
+
     assert tf_keras is not None
     return {
         "floatx": tf_keras.backend.floatx(),
         "epsilon": tf_keras.backend.epsilon(),
         "image_data_format": tf_keras.backend.image_data_format(),
-        "dtype_policy": tf_keras.mixed_precision.global_policy().name,
+        # Not `global_policy()`, which says what it would be by what `floatx` is now.
+        "dtype_policy": policy._global_policy and policy._global_policy.name,
     }
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .framing import framed
 from .rundir import RunDir
 
 #: How often a followed file is looked at, in seconds; the first looks come faster.
@@ -101,9 +102,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("path")
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--follow", action="store_true")
+    parser.add_argument("--frames", action="store_true", help="in frames with a seal")
     options = parser.parse_args(argv)
     try:
-        for piece in read(RunDir(options.rundir), options.path, options.offset, options.follow):
+        pieces = read(RunDir(options.rundir), options.path, options.offset, options.follow)
+        for piece in framed(pieces) if options.frames else pieces:
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
     except FileNotFoundError:

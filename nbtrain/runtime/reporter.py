@@ -112,6 +112,7 @@ class Reporter(keras.callbacks.Callback):
         count = batch + 1 - self._step
         self._total_steps += count
         self._step = batch + 1
+        self.control.trained(count * (self.data.batch or 0) / self.control.job.workers)
         if self._chief:
             self._tell_progress(logs)
         if not self._compared:

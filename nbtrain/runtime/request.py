@@ -30,6 +30,9 @@ class TrainRequest:
         state and epoch count as well.
     checkpoint_every
         "epoch"; "100 steps"; or a number of seconds. See `every_steps`, `every_seconds`.
+    arrival_timeout_s
+        How long the head waits for the workers' agents, where a scheduler may have them wait; 0 is
+        `start_timeout_s`. Seconds.
     stall_timeout_s, start_timeout_s, stacks_after_s
         How long no worker may get on before the run ends; how long workers may take to meet;
         when the stacks of a run that does not get on are written down. Seconds.
@@ -42,6 +45,15 @@ class TrainRequest:
         Bytes that a worker may take, where no container or pod sets a limit; 0 for no limit.
     max_restarts
         How many generations may follow the first one without an epoch gained in between.
+    container
+        What was asked of the containers or pods, by the names of the options; what is not there
+        is the backend's choice. The head reads "max_time" (seconds), after which it stops the run;
+        where a run is rehearsed, the trainer reads what may be missing on its machine.
+    results
+        The address that the results are written to when the run has ended; "" for none.
+    rehearses
+        The number of workers of the run that is rehearsed: one worker makes all that they would
+        make and one step on a few examples, and keeps nothing. 0 for a run.
     """
 
     name: str
@@ -55,6 +67,7 @@ class TrainRequest:
     strategy: str = MULTI_WORKER_MIRRORED
     backend: str = "local"
     fit: dict[str, Any] = field(default_factory=dict)
+    container: dict[str, Any] = field(default_factory=dict)
     shard: str = "example"
     resume_from: str = ""
     resume_state: bool = False
@@ -62,8 +75,11 @@ class TrainRequest:
     stall_timeout_s: float = 1800.0
     stacks_after_s: float = 60.0
     start_timeout_s: float = 120.0
+    arrival_timeout_s: float = 0.0
     unresponsive_s: float = 20.0
     max_restarts: int = 5
+    results: str = ""
+    rehearses: int = 0
     created: float = 0.0
     payload_sha256: str = ""
     payload_bytes: int = 0

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .errors import Corrupt
@@ -46,11 +46,41 @@ class RunDir:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    def inside(self, name: str) -> Path:
+        """Return the path of a file that was asked for from outside.
+
+        Raises
+        ------
+        PermissionError
+            If it is not below the directory, also by way of a link.
+        """
+        path = PurePosixPath(name)
+        found = self.path / path
+        inside = not path.is_absolute() and ".." not in path.parts and "\0" not in name
+        if inside:
+            with contextlib.suppress(OSError):
+                inside = found.resolve().is_relative_to(self.path.resolve())
+        if not inside:
+            raise PermissionError("this path leaves the run directory")
+        return found
+
     def create(self) -> None:
         """Make the directory and its folders; only the user can read them."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in (self.LOGS, self.CHECKPOINTS, self.FILES):
             (self.path / name).mkdir(exist_ok=True)
+
+    def with_folders(self, name: str) -> Path:
+        """Return the path of a file that is going to be written, and make its folders.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the run directory itself is gone: who removed it does not want it back.
+        """
+        for folder in reversed(PurePosixPath(name).parents[:-1]):
+            (self.path / folder).mkdir(exist_ok=True)
+        return self.path / name
 
     def log(self, worker: int) -> str:
         """Return the name of a worker's log, relative to the directory."""
@@ -81,8 +111,7 @@ class RunDir:
 
         With `durable` the bytes are on the disk before the name is (`fsync`).
         """
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self.with_folders(name)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with beside.open("wb") as file:

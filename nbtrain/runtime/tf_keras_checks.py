@@ -40,9 +40,10 @@ def check_versions() -> None:
 def check_compiled(
     model: tf_keras.Model, strategy: tf.distribute.Strategy
 ) -> list[tuple[str, str]]:
-    """Refuse by name what would not be right; return warnings as (code, message)."""
-    if strategy.num_replicas_in_sync < 2:
-        return []
+    """Refuse by name what would not be right with several workers.
+
+    Returns warnings as (code, message).
+    """
     if model.distribute_strategy is not strategy:
         raise Refused("model()", "the model was not made by this call.", "Build it in model().")
     _check_variables(model, strategy)
@@ -88,7 +89,7 @@ def _check_inputs(model: tf_keras.Model) -> None:
     for tensor in tf.nest.flatten(getattr(model, "inputs", None) or []):
         if tensor.shape.rank and tensor.shape[0] is not None:
             raise Refused(
-                f"Input(batch_size={tensor.shape[0]})",
+                "Input(batch_size=…)",
                 "every worker gets a part of the batch, and the model takes only the whole.",
                 "Leave the batch size out of Input: Input(shape).",
             )

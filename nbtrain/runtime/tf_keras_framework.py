@@ -29,13 +29,13 @@ class TfKeras:
         return bool(model._is_compiled)
 
     def check_compiled(
-        self, model: tf_keras.Model, strategy: tf.distribute.Strategy
+        self, model: tf_keras.Model, strategy: tf.distribute.Strategy, workers: int
     ) -> list[tuple[str, str]]:
         """Refuse by name what would not be right; return warnings as (code, message)."""
         self.variables(model)
         if model.compiled_loss is not None and model.compiled_loss.built:
             tf_keras_mwms.prepare_losses(model.compiled_loss)
-        return tf_keras_checks.check_compiled(model, strategy)
+        return tf_keras_checks.check_compiled(model, strategy) if workers > 1 else []
 
     def feed(self, model: tf_keras.Model, done: int) -> tf_keras_mwms.Feed:
         """Return the data of the `fit` that begins next, of which `done` epochs are done."""

@@ -35,7 +35,7 @@ def text(error: BaseException) -> str:
     Notes and causes are kept.
     """
     parts = []
-    for one in reversed(list(_chain(error))):
+    for one in reversed(list(chain(error))):
         summary = traceback.TracebackException.from_exception(one)
         frames = _frames(summary.stack)
         if frames:
@@ -66,7 +66,8 @@ def cause(error: BaseException) -> str:
     return "user"
 
 
-def _chain(error: BaseException) -> Iterable[BaseException]:
+def chain(error: BaseException) -> Iterable[BaseException]:
+    """Yield an error and those that it came from."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import events, memory, traces
+from . import elsewhere, events, memory, traces
 from .events import Event, Failed, Phase, Warned
 from .request import TrainRequest
 from .wire import CHUNK, Channel, Header
@@ -79,6 +81,8 @@ class Control:
         self._channel, self._frames, self.job = channel, frames, job
         self._changed = threading.Condition()
         self._count = 0
+        self._examples = 0.0
+        self._numbers = itertools.count(1)
         self._stopping = False
         self._target: int | None = None
         self._go = False
@@ -86,7 +90,8 @@ class Control:
 
     def say(self, event: Event) -> None:
         """Send an event."""
-        self._channel.send({"say": "event", "event": _fields(event)})
+        number = next(self._numbers)
+        self._channel.send({"say": "event", "event": _fields(event), "number": number})
 
     def phase(self, phase: str, reason: str = "") -> None:
         """Say what this worker does now."""
@@ -104,6 +109,10 @@ class Control:
     def advance(self) -> None:
         """Count that the main thread got on; the head takes a count that stands for a hang."""
         self._count += 1
+
+    def trained(self, examples: float) -> None:
+        """Count examples that this worker has trained on; the head takes that count, too."""
+        self._examples += examples
 
     def done(self) -> None:
         """Say that all is sent, and wait for the end.
@@ -142,7 +151,7 @@ class Control:
         for message, _ in self._frames:
             match message["do"]:
                 case "ping":
-                    self._channel.send({"say": "pong", "count": self._count})
+                    self._channel.send({"say": "pong", **self._about()})
                 case "stop":
                     self._stopping = True
                 case "stop_after":
@@ -155,6 +164,9 @@ class Control:
                         self._changed.notify_all()
         os._exit(0)  # the agent is gone: nobody waits for this trainer any more
 
+    def _about(self) -> Header:
+        return {"count": self._count, "examples": self._examples, "memory": memory.resident()}
+
 
 def main(fd: int, exposed: str = "it was not forked") -> int:
     """Do one job; returns the exit code.
@@ -162,6 +174,7 @@ def main(fd: int, exposed: str = "it was not forked") -> int:
     `exposed` says why TensorFlow's server could not be kept to this machine; empty if it is.
     """
     os.setpgid(0, 0)  # so that processes which user code starts end with this one
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed comes
     channel = Channel(socket.socket(fileno=fd))
     frames = channel.receive()
     first = next(frames, None)
@@ -169,7 +182,7 @@ def main(fd: int, exposed: str = "it was not forked") -> int:
         return 0
     job = Job.from_header(first[0])
     faulthandler.register(signal.SIGUSR1, file=job.stacks.open("w"), all_threads=True)
-    job.scratch.mkdir(parents=True, exist_ok=True)
+    job.scratch.mkdir(exist_ok=True)
     os.chdir(job.scratch)
     os.environ.update(job.environment)
     memory.limit(job.request.memory)
@@ -182,15 +195,17 @@ def main(fd: int, exposed: str = "it was not forked") -> int:
         train(job, control)
     except BaseException as error:  # all of them are told; also SystemExit in user code
         traceback.print_exc()
-        control.say(_failed(job.worker, error))
+        control.say(_failed(job, error))
         return 1
     control.done()
     return 0
 
 
-def _failed(worker: int, error: BaseException) -> Failed:
-    cause = traces.cause(error)
+def _failed(job: Job, error: BaseException) -> Failed:
+    worker, cause = job.worker, traces.cause(error)
     message = traces.message(error)
+    if job.request.rehearses and elsewhere.may_work(error, job.request.container):
+        return Failed(worker=worker, cause="elsewhere", message=message)
     if cause in ("refused", "version"):
         return Failed(worker=worker, cause=cause, message=str(error))
     text = traces.text(error) + _hint(error)

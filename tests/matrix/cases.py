@@ -1040,4 +1040,4 @@ def diverging_state() -> dict[str, Any]:
     return basic(model=dense(layers=layers))
 
 
-from . import custom_cases, data_cases, stock_cases, tf_keras_cases  # noqa: E402, F401
+from . import custom_cases, data_cases, refused_cases, stock_cases, tf_keras_cases  # noqa: E402, F401

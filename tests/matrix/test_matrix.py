@@ -21,7 +21,7 @@ from .cases import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 #: How long one case may take, in seconds; a hang is a failure.
-LIMIT_S = 60
+LIMIT_S = 120
 #: What the table in docs/keras-support.md is made from.
 RESULTS = ROOT / ".matrix.json"
 
@@ -98,12 +98,36 @@ class Cluster:
         self.processes = []
 
 
+class Plain:
+    """One process that trains cases alone; started anew after a failure."""
+
+    def __init__(self) -> None:
+        self.process: Process | None = None
+
+    def begin(self, case, out):
+        if self.process is None:
+            self.process = Process("plain")
+            self.process.answer()
+        self.process.send(case.name, str(out))
+
+    def answer(self):
+        try:
+            return self.process.answer()
+        except AssertionError:
+            self.close()  # it may answer yet, and that would be taken for the next case's
+            raise
+
+    def close(self):
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+
+
 @pytest.fixture(scope="module")
 def plain():
-    process = Process("plain")
-    process.answer()
-    yield process
-    process.close()
+    one = Plain()
+    yield one
+    one.close()
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +161,14 @@ MORE = ["rest_1", "rest_9", "sample_weight", "batch_normalization_uneven", "gan"
         "tfk_batches", "tfk_convolutional", "tfk_masked", "tfk_metrics"]  # fmt: skip
 
 
+#: Four workers find little that three don't, and take twice the time of two.
+FEW = ["rest_1", "rest_9", "conv", "empty_shard_of_a_convolution", "gan", "tfk_batches"]
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("workers", [3, 4])
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize(
+    ("name", "workers"), [*((name, 3) for name in MORE), *((name, 4) for name in FEW)]
+)
 def test_so_do_three_and_four(name, workers, clusters, plain, tmp_path):
     compare(CASES[name], clusters[workers], plain, {}, tmp_path)
 
@@ -172,7 +201,7 @@ def both(case, cluster, plain, tmp_path):
     """Train on both sides at once; return the answers of the workers and of the plain process."""
     compared = not (case.refused or case.random)
     if compared:
-        plain.send(case.name, str(tmp_path / "plain.npz"))
+        plain.begin(case, tmp_path / "plain.npz")
     try:
         answers = cluster.train(case, tmp_path / "trained")
     finally:

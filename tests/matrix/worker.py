@@ -41,6 +41,9 @@ class Recorder:
     def advance(self):
         pass
 
+    def trained(self, examples):
+        pass
+
     def stops_after(self, step):
         return False
 

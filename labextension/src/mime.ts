@@ -1,0 +1,50 @@
+/** Draws the end of a run that a notebook has kept, with its buttons where the run still is. */
+
+import { IRenderMime } from '@jupyterlab/rendermime-interfaces';
+import { Widget } from '@lumino/widgets';
+import { labServer } from './jupyter';
+import { RunHost, RunView } from './run';
+import { createRunView, View } from './view';
+
+const MIME = 'application/vnd.nbtrain.run+json';
+
+class KeptRun extends Widget implements IRenderMime.IRenderer {
+  private view: View | null = null;
+
+  async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
+    const data = model.data[MIME] as unknown as RunView;
+    this.view?.dispose();
+    this.view = createRunView(this.node, await host(data.id));
+    this.view.update(data);
+  }
+
+  dispose(): void {
+    this.view?.dispose();
+    super.dispose();
+  }
+}
+
+async function host(id: string): Promise<RunHost> {
+  const server = labServer();
+  if (!id || !(await server.knows(id))) {
+    return {};
+  }
+  return {
+    remove: () => server.remove(id),
+    tensorboard: () => server.tensorboard(id),
+    log: (worker, offset) => server.log(id, worker, offset)
+  };
+}
+
+const extension: IRenderMime.IExtension = {
+  id: 'nbtrain:kept-run',
+  rendererFactory: {
+    safe: true, // nothing of the data becomes markup (see dom.ts)
+    mimeTypes: [MIME],
+    createRenderer: () => new KeptRun()
+  },
+  rank: 0,
+  dataType: 'json'
+};
+
+export default extension;

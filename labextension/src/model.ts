@@ -1,0 +1,121 @@
+/** All runs, as the server tells of them, for whatever shows them. */
+
+import { ISignal, Signal } from '@lumino/signaling';
+import { RunSummary } from './run';
+
+/** What the server's stream of all runs sends. */
+export interface Changes {
+  runs: RunSummary[];
+  gone: string[];
+  all: boolean;
+}
+
+export type Follow = (signal: AbortSignal, take: (changes: Changes) => void) => Promise<void>;
+
+/** How long to wait before the stream is asked for again, in milliseconds. */
+const AGAIN = [1000, 2000, 5000, 15000];
+
+export class RunsModel {
+  private readonly known = new Map<string, RunSummary>();
+  private readonly change = new Signal<this, void>(this);
+  private readonly end = new Signal<this, RunSummary>(this);
+  private readonly abort = new AbortController();
+  private isReady = false;
+  private trouble = '';
+
+  constructor(private readonly follow: Follow) {}
+
+  /** Emitted whenever there is something else to show. */
+  get changed(): ISignal<this, void> {
+    return this.change;
+  }
+
+  /** Emitted with a run that was seen running and has ended. */
+  get ended(): ISignal<this, RunSummary> {
+    return this.end;
+  }
+
+  /** Whether the server has told which runs there are. */
+  get ready(): boolean {
+    return this.isReady;
+  }
+
+  /** Why nothing new comes; empty while it does. */
+  get problem(): string {
+    return this.trouble;
+  }
+
+  get running(): RunSummary[] {
+    return this.sorted(run => run.live);
+  }
+
+  get finished(): RunSummary[] {
+    return this.sorted(run => !run.live);
+  }
+
+  get(id: string): RunSummary | undefined {
+    return this.known.get(id);
+  }
+
+  /** Follow the stream, again and again where it breaks off. */
+  async start(pause: (ms: number) => Promise<void> = sleep): Promise<void> {
+    for (let failed = 0; !this.isDisposed(); failed++) {
+      try {
+        await this.follow(this.abort.signal, changes => {
+          failed = 0;
+          this.take(changes);
+        });
+        this.trouble = 'The connection to the server has ended.';
+      } catch (error) {
+        this.trouble = error instanceof Error ? error.message : String(error);
+      }
+      this.change.emit();
+      if (!this.isDisposed()) {
+        await pause(AGAIN[Math.min(failed, AGAIN.length - 1)]);
+      }
+    }
+  }
+
+  private isDisposed(): boolean {
+    return this.abort.signal.aborted;
+  }
+
+  take(changes: Changes): void {
+    if (changes.all) {
+      const there = new Set(changes.runs.map(run => run.id));
+      changes.gone = [...this.known.keys()].filter(id => !there.has(id));
+    }
+    const ended = changes.runs.filter(run => !run.live && this.known.get(run.id)?.live);
+    changes.gone.forEach(id => this.known.delete(id));
+    changes.runs.forEach(run => this.known.set(run.id, run));
+    this.isReady = true;
+    this.trouble = '';
+    this.change.emit();
+    ended.forEach(run => this.end.emit(run));
+  }
+
+  dispose(): void {
+    this.abort.abort();
+    Signal.clearData(this);
+  }
+
+  private sorted(wanted: (run: RunSummary) => boolean): RunSummary[] {
+    return [...this.known.values()].filter(wanted).sort((a, b) => b.created - a.created);
+  }
+}
+
+/** Return an age in one unit: "just now", "5 min ago". */
+export function age(created: number, now: number): string {
+  const seconds = Math.max(now - created, 0);
+  const units: [number, string][] = [
+    [86400, 'd'],
+    [3600, 'h'],
+    [60, 'min']
+  ];
+  const unit = units.find(([size]) => seconds >= size);
+  return unit ? `${Math.floor(seconds / unit[0])} ${unit[1]} ago` : 'just now';
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms));
+}

@@ -1,0 +1,88 @@
+import { age, Changes, RunsModel } from '../src/model';
+import { RunSummary } from '../src/run';
+
+function run(id: string, more: Partial<RunSummary> = {}): RunSummary {
+  const common = {
+    name: id,
+    backend: 'local',
+    tone: 'busy',
+    metric: '',
+    rest: [],
+    part: 0
+  } as const;
+  const now = { status: 'training', live: true, created: 1, ended: null, doing: 'training' };
+  return { id, ...common, ...now, crowd: 2, ...more, rest: [] };
+}
+
+const none = (): Promise<void> => Promise.resolve();
+
+test('running and finished runs are apart, the newest first', () => {
+  const model = new RunsModel(none);
+  const runs = [run('a'), run('b', { created: 2 }), run('c', { live: false })];
+  model.take({ runs, gone: [], all: true });
+  expect(model.running.map(r => r.id)).toEqual(['b', 'a']);
+  expect(model.finished.map(r => r.id)).toEqual(['c']);
+});
+
+test('what the server tells anew replaces all that was known', () => {
+  const model = new RunsModel(none);
+  model.take({ runs: [run('a'), run('b')], gone: [], all: true });
+  model.take({ runs: [run('b')], gone: [], all: true });
+  expect(model.running.map(r => r.id)).toEqual(['b']);
+  model.take({ runs: [], gone: ['b'], all: false });
+  expect(model.running).toEqual([]);
+});
+
+test('a run that was seen running is told once when it ends', () => {
+  const model = new RunsModel(none);
+  const ended: string[] = [];
+  model.ended.connect((_, r) => ended.push(r.id));
+  model.take({ runs: [run('a'), run('old', { live: false })], gone: [], all: true });
+  model.take({ runs: [run('a', { live: false })], gone: [], all: false });
+  model.take({ runs: [run('a', { live: false, part: 1 })], gone: [], all: false });
+  expect(ended).toEqual(['a']);
+});
+
+test('a stream that breaks off is asked for again, ever more slowly', async () => {
+  const pauses: number[] = [];
+  const model = new RunsModel(() => Promise.reject(new Error('away')));
+  await model.start(ms => {
+    pauses.push(ms);
+    if (pauses.length === 5) {
+      model.dispose();
+    }
+    return Promise.resolve();
+  });
+  expect(pauses).toEqual([1000, 2000, 5000, 15000, 15000]);
+  expect(model.problem).toBe('away');
+});
+
+test('news end the trouble and its long pauses', async () => {
+  const pauses: number[] = [];
+  let calls = 0;
+  const model = new RunsModel((_, take: (changes: Changes) => void) => {
+    calls++;
+    if (calls === 3) {
+      take({ runs: [], gone: [], all: true });
+      expect(model.problem).toBe('');
+    }
+    return Promise.reject(new Error('away'));
+  });
+  await model.start(ms => {
+    pauses.push(ms);
+    if (pauses.length === 3) {
+      model.dispose();
+    }
+    return Promise.resolve();
+  });
+  expect(pauses).toEqual([1000, 2000, 1000]);
+});
+
+test.each([
+  [10, 'just now'],
+  [130, '2 min ago'],
+  [7300, '2 h ago'],
+  [200000, '2 d ago']
+])('after %d seconds an age is "%s"', (seconds, said) => {
+  expect(age(1000, 1000 + seconds)).toBe(said);
+});

@@ -1,0 +1,182 @@
+import { RunHost, RunView } from '../src/run';
+import { createRunView } from '../src/view';
+
+const VIEW: RunView = {
+  version: 1,
+  id: 'digits-1',
+  name: 'digits',
+  backend: 'local',
+  status: 'training',
+  tone: 'busy',
+  live: true,
+  created: 1,
+  ended: null,
+  doing: 'training',
+  rest: ['epoch 1/5'],
+  part: 0.2,
+  metric: '',
+  crowd: 2,
+  facts: ['2 workers'],
+  workers: [
+    {
+      sign: '●',
+      tone: 'busy',
+      about: 'worker 0: training',
+      rate: '620 examples/s',
+      memory: '1.2 GB'
+    },
+    { sign: '✕', tone: 'bad', about: 'worker 1: failed', rate: '', memory: '' }
+  ],
+  crew: '1 training',
+  speed: '',
+  memory: '',
+  bars: [{ name: 'epochs', part: 0.2, said: '1/5' }],
+  caption: 'epoch 1',
+  columns: ['now'],
+  rows: [{ name: 'loss', now: '0.5', training: '', validation: '' }],
+  plots: [],
+  notes: [{ tone: 'warn', text: '<b>first</b>', more: 'rest' }],
+  error: null,
+  next: [['digits.model', 'waits']],
+  attach: "nbtrain.attach('digits-1')"
+};
+
+let frames: FrameRequestCallback[] = [];
+
+beforeEach(() => {
+  frames = [];
+  window.requestAnimationFrame = callback => frames.push(callback);
+  window.cancelAnimationFrame = () => undefined;
+});
+
+function shown(host: RunHost = {}): {
+  element: HTMLElement;
+  view: ReturnType<typeof createRunView>;
+} {
+  const element = document.createElement('div');
+  const view = createRunView(element, host);
+  view.update(VIEW);
+  return { element, view };
+}
+
+function button(element: HTMLElement, name: string): HTMLButtonElement | undefined {
+  return Array.from(element.querySelectorAll('button')).find(b => b.textContent === name);
+}
+
+test('workers are told apart by letter and colour, and what users wrote is no markup', () => {
+  const { element } = shown();
+  const chips = Array.from(element.querySelectorAll('.nbt-worker'));
+  expect(chips.map(chip => chip.textContent)).toEqual([
+    '●\u202f0620 examples/s · 1.2 GB',
+    '✕\u202f1'
+  ]);
+  expect(chips[0].getAttribute('title')).toBe('worker 0: training · 620 examples/s · 1.2 GB');
+  expect(chips[1].className).toContain('nbt-tone-bad');
+  expect(element.querySelector('.nbt-note b')).toBeNull();
+});
+
+test('the folder for TensorBoard is told, or what to do about it', async () => {
+  const answers = [
+    () => Promise.reject(new Error('add a callback')),
+    () => Promise.resolve({ command: 'tensorboard --logdir x' })
+  ];
+  const { element } = shown({ tensorboard: () => answers.shift()!() });
+  const pressed = button(element, 'TensorBoard')!;
+  for (const said of ['add a callback', 'tensorboard --logdir x shows the logs']) {
+    pressed.click();
+    await new Promise(resolve => setTimeout(resolve));
+    expect(element.querySelector('.nbt-reply')?.textContent).toBe(said);
+    expect(pressed.disabled).toBe(false);
+  }
+});
+
+test('many updates are drawn once a frame, and the last one wins', () => {
+  const { element, view } = shown();
+  for (let i = 0; i < 500; i++) {
+    view.update({ ...VIEW, doing: `step ${i}` });
+  }
+  expect(frames).toHaveLength(1);
+  frames[0](0);
+  expect(element.querySelector('.nbt-title')?.textContent).toContain('step 499');
+});
+
+test.each([
+  [2, 7],
+  [64, 3]
+])('of %i workers so much as can be followed is drawn', (count, drawn) => {
+  jest.useFakeTimers({ doNotFake: ['requestAnimationFrame', 'cancelAnimationFrame'] });
+  const { view } = shown();
+  const workers = Array.from({ length: count }, () => VIEW.workers[0]);
+  let seen = 0;
+  for (let i = 0; i < 30; i++) {
+    view.update({ ...VIEW, workers, doing: `step ${i}` });
+    seen += frames.length;
+    frames.splice(0).forEach(frame => frame(0));
+    jest.advanceTimersByTime(100);
+  }
+  jest.useRealTimers();
+  expect(Math.abs(seen - drawn)).toBeLessThanOrEqual(1);
+});
+
+test('parts that did not change are left alone', () => {
+  const { element, view } = shown();
+  const [chip, table] = ['.nbt-worker', 'table'].map(s => element.querySelector(s));
+  view.update({ ...VIEW, doing: 'validating' });
+  frames[0](0);
+  expect(element.querySelector('.nbt-worker')).toBe(chip);
+  expect(element.querySelector('table')).toBe(table);
+});
+
+test('the live region does not chatter: it says the status and no steps', () => {
+  const { element, view } = shown();
+  view.update({ ...VIEW, doing: 'something else', rest: ['step 7'] });
+  frames[0](0);
+  expect(element.querySelector('[role=status]')?.textContent).toBe('digits: training');
+});
+
+test('buttons that can do nothing are not there', () => {
+  const { element } = shown();
+  expect(button(element, 'Stop')).toBeUndefined();
+  expect(button(element, 'Logs')).toBeUndefined();
+  expect(button(element, 'Copy attach')).toBeDefined();
+});
+
+test('delete asks once more', () => {
+  const remove = jest.fn(() => Promise.resolve());
+  const { element } = shown({ remove });
+  button(element, 'Delete')!.click();
+  expect(remove).not.toHaveBeenCalled();
+  button(element, 'Delete for good?')!.click();
+  expect(remove).toHaveBeenCalledTimes(1);
+});
+
+test('a stop that fails says why, and can be tried again', async () => {
+  const { element } = shown({ stop: () => Promise.reject(new Error('The kernel is busy.')) });
+  button(element, 'Stop')!.click();
+  expect(button(element, 'Stop')!.disabled).toBe(true);
+  await new Promise(resolve => setTimeout(resolve));
+  expect(element.querySelector('[role=alert]')?.textContent).toBe('The kernel is busy.');
+  expect(button(element, 'Stop')!.disabled).toBe(false);
+});
+
+test('logs are read from the end, searched, and follow the worker that is chosen', async () => {
+  const log = jest.fn((worker: number, offset: number) =>
+    Promise.resolve({ text: `w${worker}\nloss\n`, offset, next: 8, full: false })
+  );
+  const { element } = shown({ log });
+  button(element, 'Logs')!.click();
+  await new Promise(resolve => setTimeout(resolve));
+  expect(log).toHaveBeenLastCalledWith(0, -1);
+  const text = element.querySelector('.nbt-log')!;
+  expect(text.textContent).toBe('w0\nloss\n');
+  const search = element.querySelector<HTMLInputElement>('input[type=search]')!;
+  search.value = 'LOSS';
+  search.dispatchEvent(new Event('input'));
+  expect(text.textContent).toBe('loss');
+  const worker = element.querySelector('select')!;
+  worker.selectedIndex = 1;
+  search.value = '';
+  worker.dispatchEvent(new Event('change'));
+  await new Promise(resolve => setTimeout(resolve));
+  expect(text.textContent).toBe('w1\nloss\n');
+});

@@ -1,0 +1,102 @@
+"""A file on its way through something that may break: frames, and a seal at their end.
+
+A frame is a length (4 bytes, big endian) and so many bytes; one of no bytes says "still there". The
+seal is the length 2**32 - 1 and the SHA-256 of all data before it. Without it the file was cut
+off, so a reader knows the end of a file from the end of a connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Iterable, Iterator
+
+from .errors import Corrupt
+
+_LENGTH = struct.Struct(">I")
+_SEAL = 2**32 - 1
+_SEALED = hashlib.sha256().digest_size
+#: The largest frame that a reader believes in, in bytes.
+LARGEST = 64 << 20
+#: At least so often comes a frame while a file is followed, in seconds.
+HEARTBEAT_S = 1.0
+
+
+def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces as frames; of the empty ones, which a followed file has many of, only some."""
+    digest = hashlib.sha256()
+    spoke = time.monotonic()
+    for piece in pieces:
+        now = time.monotonic()
+        if not piece and now - spoke < HEARTBEAT_S:
+            continue
+        spoke = now
+        digest.update(piece)
+        yield _LENGTH.pack(len(piece))
+        if piece:
+            yield piece
+    yield _LENGTH.pack(_SEAL) + digest.digest()
+
+
+class Unframer:
+    """Turns bytes that arrive in pieces of any size back into those of the file.
+
+    Attributes
+    ----------
+    sealed : bool
+        All of it has come, and is what was sent.
+    """
+
+    def __init__(self) -> None:
+        self.sealed = False
+        self._digest = hashlib.sha256()
+        self._header = b""
+        self._left = 0  # of the frame that is on its way
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what of the file is in `data`; an empty piece for a frame that has none.
+
+        Raises
+        ------
+        Corrupt
+            If this is not what `framed` makes, or the seal is not that of the data.
+        """
+        view = memoryview(data)
+        while view and not self.sealed:
+            if self._left:
+                piece = bytes(view[: self._left])
+                view = view[len(piece) :]
+                self._left -= len(piece)
+                self._digest.update(piece)
+                yield piece
+                continue
+            view = self._take_header(view)
+            if not self._header and not self._left and not self.sealed:
+                yield b""
+        if view:
+            raise Corrupt("there is more than was sent")
+
+    def _take_header(self, view: memoryview) -> memoryview:
+        """Take of the header what there is; once it is whole, begin what it says."""
+        needed = _LENGTH.size
+        if self._header[:needed] == _LENGTH.pack(_SEAL):
+            needed += _SEALED
+        taken = bytes(view[: needed - len(self._header)])
+        self._header += taken
+        if len(self._header) == needed:
+            self._begin()
+        return view[len(taken) :]
+
+    def _begin(self) -> None:
+        (length,) = _LENGTH.unpack_from(self._header)
+        if length == _SEAL:
+            if len(self._header) == _LENGTH.size:
+                return  # the digest comes next
+            if self._header[_LENGTH.size :] != self._digest.digest():
+                raise Corrupt("it did not arrive as it was sent (its SHA-256 differs)")
+            self.sealed = True
+        elif length > LARGEST:
+            raise Corrupt(f"a frame of {length:,} bytes")
+        self._left = 0 if length == _SEAL else length
+        self._header = b""

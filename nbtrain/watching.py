@@ -1,0 +1,96 @@
+"""One look at all runs, shared by all who want to see them: what Jupyter's server keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable
+
+from .run import Run
+from .state import RunState
+
+#: How often the list of runs is made anew, and how often known runs are looked at, in seconds.
+LIST_S, LOOK_S = 2.0, 0.2
+
+
+class Watcher:
+    """Knows all runs and their states, and tells of changes; looks only while somebody listens.
+
+    Parameters
+    ----------
+    runs
+        Returns all runs (`nbtrain.runs`); may take its time, so it is called in a thread.
+    """
+
+    def __init__(self, runs: Callable[[], Iterable[Run]]) -> None:
+        self._list = runs
+        self._runs: dict[str, Run] = {}
+        self.states: dict[str, RunState] = {}
+        self._listeners = 0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
+
+    async def find(self, run_id: str) -> Run | None:
+        """Return the run of an id; None if there is none."""
+        if run_id not in self._runs:
+            await self.refresh()
+        return self._runs.get(run_id)
+
+    async def refresh(self) -> None:
+        """Make the list of runs anew."""
+        async with self._looking:
+            self._runs = await asyncio.to_thread(self._look, dict(self._runs))
+        self._compare()
+
+    async def changes(self, at_least_every: float = 1.0) -> AsyncGenerator[None]:
+        """Yield now, then after every change and at least every so many seconds."""
+        self._listeners += 1
+        try:
+            if self._task is None:
+                self._task = asyncio.create_task(self._watch())
+            await self.refresh()
+            while True:
+                yield
+                changed = self._changed
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), at_least_every)
+        finally:
+            self._listeners -= 1
+            if self._listeners == 0:
+                self.close()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _watch(self) -> None:
+        while True:
+            for _ in range(round(LIST_S / LOOK_S)):
+                await asyncio.sleep(LOOK_S)
+                self._compare()
+            with contextlib.suppress(Exception):  # a cluster that is away: the next look may do
+                await self.refresh()
+
+    def _look(self, known: dict[str, Run]) -> dict[str, Run]:
+        """Return the runs there are; known ones stay, but for those that may go on again."""
+        found = {}
+        for run in self._list():
+            before = known.get(run.id)
+            kept = run if before is None or before.state.status == "lost" else before
+            kept.state  # noqa: B018  reads the events of a run that is over, here in the thread
+            found[run.id] = kept
+        return found
+
+    def _compare(self) -> None:
+        states = {run_id: run.state for run_id, run in self._runs.items()}
+        # States are never changed but replaced: another one is another object.
+        same = states.keys() == self.states.keys() and all(
+            states[run_id] is self.states[run_id] for run_id in states
+        )
+        self.states = states
+        if not same:
+            self._changed.set()
+            self._changed = asyncio.Event()

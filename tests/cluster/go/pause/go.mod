@@ -1,0 +1,3 @@
+module nbtrain.test/pause
+
+go 1.25.0

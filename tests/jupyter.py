@@ -1,0 +1,119 @@
+"""A real JupyterLab of the tests' own, with nbtrain from this checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .harness import until
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "a-token-of-the-tests"
+
+#: JupyterLab's own news would lie over what is looked at.
+QUIET = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+
+class Jupyter:
+    """A running server; `url` ends with a slash."""
+
+    def __init__(self, url: str, home: Path, log: Path) -> None:
+        self.url, self.home, self.log = url, home, log
+
+    def request(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+        """Make a request with the token; return the answer, open."""
+        data = None if body is None else json.dumps(body).encode()
+        known = {"Authorization": f"token {TOKEN}", **headers}
+        request = urllib.request.Request(self.url + path, data, known, method=method)
+        return urllib.request.urlopen(request, timeout=30)
+
+    def json(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        with self.request(path, method, body) as answer:
+            return json.load(answer)
+
+    def status(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> int:
+        """Return the status of an answer."""
+        try:
+            with self.request(path, method, body, **headers) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+
+@contextlib.contextmanager
+def jupyter(
+    folder: Path, nbtrain_home: Path, base_url: str = "/", program: str = "lab"
+) -> Iterator[Jupyter]:
+    """Start JupyterLab (or another program of `jupyter`) in a folder, and end it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder.parent / f".{folder.name}-jupyter"
+    _configure(state)
+    port = _free_port()
+    log = state / "server.log"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "NBTRAIN_HOME": str(nbtrain_home),
+        "NBTRAIN_CONFIG": str(state / "nbtrain.toml"),
+        "JUPYTER_CONFIG_DIR": str(state / "config"),
+        "JUPYTER_DATA_DIR": str(state / "data"),
+        "JUPYTER_RUNTIME_DIR": str(state / "runtime"),
+        # An nbtrain that is installed beside this Python may be that of another checkout.
+        "JUPYTER_PREFER_ENV_PATH": "0",
+        # Runs in containers are of the whole machine, and none of the test's.
+        "DOCKER_HOST": f"unix://{state / 'no-engine'}",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    command = [sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.base_url={base_url}"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        )
+    server = Jupyter(f"http://localhost:{port}{base_url}", nbtrain_home, log)
+    try:
+        until(lambda: _answers(server, process), 60)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError("Jupyter's server did not end") from None
+
+
+def _configure(state: Path) -> None:
+    """Have the server and JupyterLab find nbtrain as an installed wheel would put it."""
+    config = state / "config"
+    (config / "labconfig").mkdir(parents=True)
+    (config / "labconfig" / "page_config.json").write_text(json.dumps(QUIET))
+    (config / "jupyter_server_config.d").mkdir()
+    enabled = ROOT / "jupyter-config" / "server-config" / "nbtrain.json"
+    (config / "jupyter_server_config.d" / "nbtrain.json").write_bytes(enabled.read_bytes())
+    extensions = state / "data" / "labextensions"
+    extensions.mkdir(parents=True)
+    (extensions / "nbtrain").symlink_to(ROOT / "nbtrain" / "labextension")
+
+
+def _answers(server: Jupyter, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, server.log.read_text()
+    with contextlib.suppress(OSError):
+        return server.status("api/status") == 200
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

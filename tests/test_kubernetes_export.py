@@ -1,0 +1,93 @@
+"""A run as YAML: written, shown, and trained by kubectl with no notebook."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import subprocess
+
+import pytest
+import yaml
+
+from nbtrain import config
+from nbtrain.errors import BackendError, OptionError
+from nbtrain.training import export
+
+from . import cluster as test_cluster
+from . import programs
+from .harness import until
+
+SMALL = {"image": "registry.example/train:1", "epochs": 1, "batch": 32, "seed": 7}
+
+
+def documents(text):
+    return list(yaml.safe_load_all(text))
+
+
+def test_what_is_written_is_whole_and_for_its_owner_alone(nbtrain_home, tmp_path):
+    path = tmp_path / "train.yaml"
+    text = export(programs.model, programs.dataset, path=path, **SMALL)
+    assert path.read_text("utf-8") == text
+    assert "# kubectl apply --server-side -f" in text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    made = documents(text)
+    kinds = "Secret PersistentVolumeClaim Job Service NetworkPolicy NetworkPolicy Job"
+    assert [m["kind"] for m in made] == kinds.split()
+    assert all("ownerReferences" not in m["metadata"] for m in made)
+    request = json.loads(base64.b64decode(made[0]["data"]["request.json"]))
+    assert request["epochs"] == 1
+    assert request["backend"] == "kubernetes"
+
+
+def test_what_is_shown_holds_no_secret(nbtrain_home):
+    text = export(programs.model, programs.dataset, **SMALL)
+    assert set(documents(text)[0]["data"].values()) == {"…"}
+
+
+def test_the_jobs_end_without_waiting_for_a_notebook(nbtrain_home):
+    made = documents(export(programs.model, programs.dataset, **SMALL))
+    arguments = made[2]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[arguments.index("--linger") + 1] == "0"
+
+
+def test_a_payload_that_does_not_fit_is_refused(nbtrain_home, tmp_path):
+    data = os.urandom(2 * 2**20)
+
+    def dataset():
+        return data and programs.dataset()
+
+    with pytest.raises(BackendError, match="does not fit into a Secret"):
+        export(programs.model, dataset, path=tmp_path / "train.yaml", **SMALL)
+
+
+def test_a_file_that_can_not_be_written_is_said(nbtrain_home, tmp_path):
+    with pytest.raises(OptionError, match="can't be written: No such file"):
+        export(programs.model, programs.dataset, path=tmp_path / "no" / "train.yaml", **SMALL)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(400)
+def test_kubectl_trains_what_was_exported(nbtrain_home, namespace, tmp_path):
+    from .docker_image import base_image
+
+    path = tmp_path / "train.yaml"
+    image = test_cluster.push(base_image())
+    small = {**SMALL, "image": image, "cpu": "500m", "memory": "1200Mi", "storage": "1Gi"}
+    config.update({"namespace": namespace})
+    export(programs.model, programs.dataset, path=path, **small)
+
+    def kubectl(*arguments):
+        command = ["kubectl", "--kubeconfig", test_cluster.kubeconfig("user"), "-n", namespace]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kubectl("apply", "--server-side", "-f", path)
+    head = documents(path.read_text("utf-8"))[2]["metadata"]["name"]
+    kubectl("wait", "--for=condition=complete", f"job/{head}", "--timeout=240s")
+    events = [json.loads(line) for line in kubectl("logs", f"job/{head}").splitlines() if line]
+    assert events[-1]["outcome"] == "succeeded"
+    kubectl("delete", "-f", path)
+    until(lambda: not kubectl("get", "all,secret,pvc,networkpolicy", "-o", "name"), 60)

@@ -1,0 +1,350 @@
+"""Rehearsals: what they find, what they let pass, and that they leave nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nbtrain
+from nbtrain import payload, rehearsal
+from nbtrain.backend import untold
+from nbtrain.backends.docker import DockerBackend
+from nbtrain.backends.local import LocalBackend
+from nbtrain.errors import NbtrainError, RehearsalFailed, RunFailed, RunStopped
+from nbtrain.request import make_request
+from nbtrain.runtime.elsewhere import may_work
+from nbtrain.runtime.payload import MissingModule
+
+from . import programs
+from .harness import leftovers, until
+
+
+@pytest.fixture(autouse=True)
+def folder(nbtrain_home, temporary):
+    """The folder for temporary files, in which nothing may be left."""
+    yield temporary
+    assert list(temporary.glob("nbtrain-rehearsal-*")) == []
+    until(lambda: not leftovers(nbtrain_home))
+    assert not list(nbtrain_home.glob("runs/*"))
+
+
+class Started(NbtrainError):
+    """A run was started on the backend that stands in for containers."""
+
+
+@pytest.fixture(autouse=True)
+def _no_containers(monkeypatch):
+    def start(self, request, path, sent=untold):
+        raise Started("reached")
+
+    monkeypatch.setattr(DockerBackend, "check", lambda self, request: None)
+    monkeypatch.setattr(DockerBackend, "start", start)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """A machine that runs other tests as well may need longer."""
+    monkeypatch.setattr(rehearsal, "LIMIT_S", 200.0)
+
+
+def train(**options):
+    functions = {"model": programs.model, "dataset": programs.dataset}
+    return nbtrain.train(**{**functions, "backend": "docker", "live": False, **options})
+
+
+def rehearse(functions=(), **options):
+    """Rehearse past all faces; return what it said."""
+    given = {"model": programs.model, "dataset": programs.dataset, **dict(functions)}
+    request = make_request("t", {"backend": "docker", **options})
+    with tempfile.TemporaryDirectory() as folder:
+        packed = payload.pack(given, Path(folder) / "payload.bin")
+        said = rehearsal.rehearse(request, packed.path, lambda _: None)
+        assert hashlib.sha256(packed.path.read_bytes()).hexdigest() == packed.sha256
+    return said
+
+
+def hangs():
+    while True:
+        pass
+
+
+def stateful_model():
+    import keras
+
+    m = keras.Sequential(
+        [keras.layers.Input((2, 4), batch_size=16), keras.layers.LSTM(2, stateful=True)]
+    )
+    m.compile("sgd", "mse")
+    return m
+
+
+def sequences():
+    return np.zeros((16, 2, 4), "float32"), np.zeros((16, 2), "float32")
+
+
+def of_the_volume():
+    return np.load("/volume-of-the-cluster/train.npy"), None
+
+
+def fails_in_the_step():
+    import keras
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.output_layer(x)
+
+    m = Net()
+    m.compile("sgd", "mse")
+    return m
+
+
+# -- what a rehearsal lets pass -------------------------------------------------------------------
+
+
+def test_a_run_that_is_fine_is_started_and_no_file_of_the_user_is_touched(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("of an earlier run")
+
+    def callbacks():
+        import keras
+
+        return [keras.callbacks.CSVLogger(str(log))]
+
+    with pytest.raises(Started):
+        train(validation=programs.validation, callbacks=callbacks, epochs=3, wait=True)
+    assert log.read_text() == "of an earlier run"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "functions",
+    [
+        {"dataset": programs.shuffled, "validation": programs.cached},
+        {"dataset": programs.from_python},
+        {"model": programs.tf_keras_model, "dataset": programs.shuffled},
+    ],
+    ids=["datasets", "a PyDataset", "tf_keras"],
+)
+def test_every_kind_of_data_is_rehearsed_to_the_end(functions):
+    assert rehearse(functions, steps_per_epoch=5) == ""
+
+
+def test_a_part_held_back_for_validation_and_variables_of_the_containers_are_rehearsed():
+    def dataset():
+        assert os.environ["OF_THE_CONTAINERS"] == "1"
+        return programs.dataset()
+
+    assert rehearse({"dataset": dataset}, validation_split=0.01, env="OF_THE_CONTAINERS=1") == ""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (of_the_volume, "FileNotFoundError: .*'/volume-of-the-cluster/train.npy'"),
+        (programs.imports_a_module, "No module named 'sklearn_of_tomorrow'"),
+    ],
+)
+def test_what_only_the_cluster_may_have_is_a_warning_and_the_run_starts(dataset, said):
+    run = train(dataset=dataset)
+    with pytest.raises(Started):
+        run.wait().check()
+    (warned,) = run.state.warnings
+    assert warned.message.startswith("Not rehearsed to its end")
+    assert re.search(said, warned.message)
+    assert said.split()[0] in repr(run)
+
+
+def test_a_rehearsal_that_takes_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(rehearsal, "LIMIT_S", 1.0)
+    said = rehearse({"dataset": hangs})
+    assert said == ("The rehearsal was given up (it took longer than 1 s); the run starts without.")
+
+
+def test_it_takes_no_more_memory_than_there_is(monkeypatch):
+    monkeypatch.setattr(rehearsal, "available_memory", lambda: 4 << 30)
+    said = rehearse({"dataset": programs.needs_ten_gigabytes})
+    assert said.startswith("The rehearsal was given up (")
+    assert "MemoryError" in said
+
+
+def test_a_few_examples_are_taken_of_every_form_of_data():
+    import pandas as pd
+    import tensorflow as tf
+
+    from nbtrain.runtime.data import adapt
+    from nbtrain.runtime.rehearsal import FEW, few
+
+    def generator():
+        while True:
+            yield [np.zeros((32, 2)), {"a": np.zeros((32, 1))}]
+
+    def first(value, **options):
+        x = few(adapt(value, **{"batch": None, **options})).arguments["x"]
+        return next(iter(x)) if isinstance(x, tf.data.Dataset) else x
+
+    ragged = tf.ragged.constant([[1], [2, 3]] * 16)
+    sparse = tf.sparse.from_dense(np.eye(32))
+    made = tf.data.Dataset.from_tensor_slices(({"r": ragged, "s": sparse}, np.zeros(32)))
+    inputs, targets = first(made.batch(16))
+    assert (inputs["r"].nrows(), inputs["s"].shape, targets.shape) == (FEW, (FEW, 32), (FEW,))
+    alone = tf.data.Dataset.from_tensor_slices({"a": np.zeros((32, 3))}).batch(32)
+    assert first(alone)["a"].shape == (FEW, 3)
+    assert first(generator).shape == (FEW, 2)
+    assert len(first(pd.DataFrame({"a": range(32)}, index=range(100, 132)), batch=16)) == FEW
+    assert [len(one) for one in first(([np.zeros(9), np.zeros((9, 2))], None))] == [FEW, FEW]
+
+
+def test_a_process_that_dies_is_no_reason_not_to_start():
+    assert "exit code 3" in rehearse({"dataset": programs.exits})
+
+
+# -- what it finds --------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_users_code_shows_as_theirs_and_nothing_is_started():
+    run = train(dataset=programs.raises)
+    with pytest.raises(RunFailed) as raised:
+        run.model  # noqa: B018
+    assert isinstance(raised.value, RehearsalFailed)
+    shown = str(raised.value)
+    assert "RuntimeError: the file of the data is empty" in shown
+    assert 'raise RuntimeError("the file of the data is empty")' in shown
+    assert "nothing was started elsewhere" in shown
+    assert "--no-rehearse" in shown
+    assert raised.value.cause == "user"
+
+
+def test_an_error_in_the_step_itself_is_found():
+    with pytest.raises(RehearsalFailed, match="has no attribute 'output_layer'"):
+        rehearse({"model": fails_in_the_step})
+
+
+def test_a_form_that_several_workers_refuse_is_refused():
+    with pytest.raises(RehearsalFailed, match=r"LSTM\(stateful=True\)") as raised:
+        rehearse({"model": stateful_model, "dataset": sequences}, workers=2)
+    assert raised.value.cause == "refused"
+    assert "Traceback" not in str(raised.value)
+
+
+def test_it_shows_with_the_run_and_not_with_a_traceback_of_ours():
+    run = train(dataset=programs.raises).wait()
+    shown = repr(run)
+    assert "failed in its rehearsal on this machine; nothing was started elsewhere" in shown
+    assert "RuntimeError: the file of the data is empty" in shown
+    assert "--no-rehearse" in shown
+    assert "rehearsal.py" not in shown
+    assert "training.py" not in shown
+    assert run.status == "failed"
+
+
+@pytest.mark.parametrize("how", ["stop", "delete"])
+def test_stopping_it_starts_nothing_and_leaves_nothing(folder, how):
+    run = train(dataset=hangs, name="hanging")
+    until(lambda: list(folder.glob("nbtrain-rehearsal-*")))  # it has begun
+    until(lambda: run.state.doing == "rehearsing one step on this machine")
+    assert [r.status for r in nbtrain.runs()] == ["starting"]
+    getattr(run, how)()
+    assert run.status == "stopped"
+    with pytest.raises(RunStopped):
+        run.model  # noqa: B018
+    assert nbtrain.runs() == []
+
+
+# -- when there is one ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"backend": "docker"}, True),
+        ({"backend": "docker", "rehearse": False}, False),
+        ({"backend": "local"}, False),
+        ({"backend": "local", "rehearse": True}, True),
+    ],
+)
+def test_containers_are_rehearsed_and_local_runs_only_if_asked(options, expected, monkeypatch):
+    rehearsed = []
+
+    def note(request, path, say):
+        rehearsed.append(request.name)
+        return ""
+
+    monkeypatch.setattr(rehearsal, "rehearse", note)
+    monkeypatch.setattr(LocalBackend, "start", DockerBackend.start)
+    with pytest.raises(Started):
+        train(name="mine", **options, warm=False, wait=True)
+    assert rehearsed == ["mine"] * expected
+
+
+# -- whose error it is ----------------------------------------------------------------------------
+
+
+def raised(call):
+    with pytest.raises(BaseException) as found:  # noqa: PT011
+        call()
+    return found.value
+
+
+def not_there(path):
+    return lambda: open(path)
+
+
+def first_gpu(gpus=()):
+    return gpus[0]
+
+
+def first_of_nothing(found=()):
+    return found[0]
+
+
+class NotFoundError(Exception):
+    """As TensorFlow's."""
+
+
+def of_tensorflow(message):
+    return lambda: (_ for _ in ()).throw(NotFoundError(message))
+
+
+@pytest.mark.parametrize(
+    ("call", "container", "expected"),
+    [
+        (not_there("/data/nothing"), {}, True),
+        (not_there("nothing"), {}, False),
+        (of_tensorflow("{{node}} /data/a.tfrecord; No such file or directory [Op]"), {}, True),
+        (of_tensorflow("{{node}} data/a.tfrecord; No such file or directory [Op]"), {}, False),
+        (lambda: os.environ["OF_A_SECRET"], {}, True),
+        (lambda: {}["column"], {}, False),
+        (lambda: __import__("sklearn_of_tomorrow"), {}, True),
+        (lambda: exec("from os import paht"), {}, False),
+        (lambda: os.getcwdd(), {"volume": ["pvc:/not/here"]}, False),
+        (lambda: np.stack([]), {}, False),
+        (lambda: np.stack([]), {"volume": ["pvc:/not/here:ro"]}, True),
+        (lambda: np.stack([]), {"volume": ["pvc:/"], "secret": ["keys"]}, False),
+        (first_gpu, {}, False),
+        (first_gpu, {"gpus": 1}, True),
+        (first_of_nothing, {"gpus": 1}, False),
+    ],
+)
+def test_errors_of_this_machine_are_told_from_those_of_the_code(call, container, expected):
+    assert may_work(raised(call), container) is expected
+
+
+def test_a_module_that_the_payload_misses_is_an_error_of_the_machine():
+    def load():
+        try:
+            __import__("sklearn_of_tomorrow")
+        except ModuleNotFoundError as error:
+            raise MissingModule(error.name) from error
+
+    assert may_work(raised(load), {})
