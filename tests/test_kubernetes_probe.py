@@ -17,7 +17,9 @@ from nbtrain.payload import versions
 from nbtrain.runtime import probe as inside
 
 from . import cluster as test_cluster
+from .cluster import objects
 from .docker_image import base_image
+from .harness import until
 from .kubernetes_pods import listing, python_image
 
 REACHED, REFUSED = {"ip": "10.0.0.1", "problem": ""}, {"ip": "10.0.0.1", "problem": "timed out"}
@@ -237,7 +239,22 @@ def test_an_image_of_other_versions_does_not_fit(looked):
 # -- on a cluster ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def idle_nodes(namespace):
+    """Wait until both nodes take pods, and none of another test is left on them.
+
+    A wish of a pod's is outweighed where the other node is full.
+    """
+
+    def others():
+        pods = objects.core_api().list_pod_for_all_namespaces().items
+        return [pod for pod in pods if pod.metadata.namespace.startswith("t-")]
+
+    until(lambda: len(objects.nodes_ready()) > 1 and not others(), 120)
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("idle_nodes")
 def test_where_all_is_well_everything_is_found_and_nothing_left(client, namespace, capsys):
     before = listing(namespace)
     image = test_cluster.push(base_image())
@@ -249,7 +266,7 @@ def test_where_all_is_well_everything_is_found_and_nothing_left(client, namespac
                  "✓ proxy: ", "✓ exec: ", "… waiting for pods", "… removing the pods"):  # fmt: skip
         assert line in said
     # The two are kept from sharing a node where there are two.
-    assert "from node" in said
+    assert "from node" in said, said
     # The tests' cluster has no controller for NetworkPolicies.
     assert "! policy: NetworkPolicies are not enforced" in said
 

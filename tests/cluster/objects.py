@@ -156,12 +156,15 @@ def left_in(namespace: str) -> list[str]:
 
 
 def nodes_ready() -> set[str]:
-    """Return the names of the nodes that are Ready."""
+    """Return the names of the nodes that are Ready and that pods may be put on.
+
+    A node that comes back is tainted a while longer than it says that it is not Ready.
+    """
     return {
         node.metadata.name
         for node in core_api().list_node().items
         for condition in node.status.conditions or []
-        if condition.type == "Ready" and condition.status == "True"
+        if condition.type == "Ready" and condition.status == "True" and not node.spec.taints
     }
 
 
