@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbtrain.runtime import framing
+from nbtrain.runtime import framing, reading
 from nbtrain.runtime.errors import Corrupt
 from nbtrain.runtime.reading import take_lock
 from nbtrain.runtime.receiving import receive
@@ -123,6 +123,51 @@ def test_a_file_is_read_from_an_offset(server):
     assert get(server, "/files/events.jsonl?offset=4") == (200, b"two\n")
     assert get(server, "/files/events.jsonl?offset=400") == (200, b"")
     assert unframed(get(server, "/files/events.jsonl?offset=4&frames=1")[1]) == (b"two\n", True)
+
+
+BIG = bytes(range(251)) * (3 * reading.CHUNK // 251 + 1)
+
+
+def begun(server, path):
+    """Ask for a file; return the connection and the answer, of which nothing has been read."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", path, headers={TOKEN_HEADER: TOKEN})
+    return connection, connection.getresponse()
+
+
+@pytest.mark.parametrize("offset", [0, 1, len(BIG) - 2 * reading.CHUNK, len(BIG), len(BIG) + 1])
+def test_a_file_comes_with_its_length_and_one_that_is_followed_without(server, rundir, offset):
+    (rundir / "logs/worker-0.log").write_bytes(BIG)
+    path = f"/files/logs/worker-0.log?offset={offset}"
+    for query in ("", "&frames=1"):
+        connection, response = begun(server, path + query)
+        with contextlib.closing(connection):
+            body = response.read()
+            assert response.headers["Content-Length"] == str(len(body))
+        assert (unframed(body) if query else (body, True)) == (BIG[offset:], True)
+    connection, response = begun(server, f"{path}&frames=1&follow=1")
+    with contextlib.closing(connection):
+        assert response.headers["Content-Length"] is None
+        assert unframed(response.read()) == (BIG[offset:], True)
+
+
+def test_what_is_written_meanwhile_is_left_out(rundir):
+    path = "logs/worker-0.log"
+    (rundir / path).write_bytes(BIG)
+    pieces = reading.exactly(rundir, path, 3, len(BIG) - 3)
+    first = next(pieces)
+    with (rundir / path).open("ab") as file:
+        file.write(b"more")
+    assert first + b"".join(pieces) == BIG[3:]
+
+
+def test_a_file_that_became_shorter_is_not_taken_for_whole(server, rundir, monkeypatch):
+    (rundir / RunDir.EVENTS).write_bytes(BIG)
+    monkeypatch.setattr(reading, "size", lambda *_: len(BIG) + 1)
+    for query in ("", "?frames=1"):
+        connection, response = begun(server, f"/files/events.jsonl{query}")
+        with contextlib.closing(connection), pytest.raises(http.client.IncompleteRead):
+            response.read()
 
 
 def test_a_folder_gives_its_index(server):

@@ -39,6 +39,12 @@ def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield _LENGTH.pack(_SEAL) + digest.digest()
 
 
+def framed_size(size: int, piece: int) -> int:
+    """Return how many bytes `framed` makes of `size` bytes that come in pieces of `piece` each."""
+    frames = -(-size // piece)
+    return size + _LENGTH.size * (frames + 1) + _SEALED
+
+
 class Unframer:
     """Turns bytes that arrive in pieces of any size back into those of the file.
 

@@ -22,9 +22,33 @@ from .rundir import RunDir
 #: How often a followed file is looked at, in seconds; the first looks come faster.
 POLL_S = (0.02, 0.1)
 #: Pieces in which a file is read, in bytes.
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 #: Exit code of the role for a file that is not there.
 NOT_FOUND = 3
+
+
+def size(rundir: RunDir, path: str) -> int | None:
+    """Return how many bytes a file has now; None where it is a folder, or not there."""
+    target = rundir / path
+    return target.stat().st_size if target.is_file() else None
+
+
+def exactly(rundir: RunDir, path: str, offset: int, count: int) -> Iterator[bytes]:
+    """Yield `count` bytes of a file in pieces of `CHUNK`, whatever is written meanwhile.
+
+    Raises
+    ------
+    EOFError
+        If it has not so many any more.
+    """
+    with (rundir / path).open("rb") as file:
+        file.seek(offset)
+        while count:
+            data = file.read(min(count, CHUNK))
+            if not data:
+                raise EOFError(f"{path} became shorter")
+            count -= len(data)
+            yield data
 
 
 def read(rundir: RunDir, path: str, offset: int = 0, follow: bool = False) -> Iterator[bytes]:

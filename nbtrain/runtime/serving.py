@@ -117,8 +117,8 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
     run: Server
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that go away in the middle."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        """Say nothing of clients, and of files, that go away in the middle."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError | EOFError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
@@ -170,17 +170,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except PermissionError as error:
             raise _Refused(HTTPStatus.FORBIDDEN, str(error)) from None
         query = parse_qs(urlsplit(self.path).query)
-        offset, follow = _offset(query), _on(query, "follow")
-        pieces = reading.read(rundir, name, offset, follow)
+        offset, follow, frames = _offset(query), _on(query, "follow"), _on(query, "frames")
         try:
+            size = None if follow else reading.size(rundir, name)
+            if size is None:
+                pieces = reading.read(rundir, name, offset, follow)
+            else:
+                size = max(0, size - offset)
+                pieces = reading.exactly(rundir, name, offset, size)
             # The first piece is read before the answer begins: it may be that there is no file.
             first = next(pieces, None)
         except OSError as error:
             raise _Refused(HTTPStatus.NOT_FOUND, f"{name}: {error.strerror}") from None
         rest = self._until_closing(_chain(first, pieces))
-        if _on(query, "frames"):
-            rest = framing.framed(rest)
-        self._stream(rest)
+        if not frames:
+            self._stream(rest, size)
+        else:
+            total = None if size is None else framing.framed_size(size, reading.CHUNK)
+            self._stream(framing.framed(rest), total)
 
     def _until_closing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -190,19 +197,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 raise ConnectionAbortedError("the server ends")
             yield piece
 
-    def _stream(self, pieces: Iterable[bytes]) -> None:
-        """Send pieces of a length that is not known yet."""
+    def _stream(self, pieces: Iterable[bytes], size: int | None) -> None:
+        """Send pieces; those of a file that is followed have no size that is known yet.
+
+        With a size it goes several times faster through the API server: its proxy (Go's
+        `httputil.ReverseProxy`) flushes after each read where there is none.
+        """
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Transfer-Encoding", "chunked")
+        if size is None:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(size))
         self.end_headers()
         self.close_connection = True  # unless it ends well
-        for piece in pieces:
-            if piece:
-                self.connection.sendall(b"%x\r\n" % len(piece))
-                self.connection.sendall(piece)
-                self.connection.sendall(b"\r\n")
-        self.connection.sendall(b"0\r\n\r\n")
+        for piece in pieces if size is not None else _chunked(pieces):
+            self.connection.sendall(piece)
         self.close_connection = False
 
     # -- writing ------------------------------------------------------------------------------
@@ -286,6 +296,16 @@ def _offset(query: dict[str, list[str]]) -> int:
 
 def _on(query: dict[str, list[str]], name: str) -> bool:
     return query.get(name, ["0"])[-1] == "1"
+
+
+def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces as HTTP sends them where it does not know how many there will be."""
+    for piece in pieces:
+        if piece:
+            yield b"%x\r\n" % len(piece)
+            yield piece
+            yield b"\r\n"
+    yield b"0\r\n\r\n"
 
 
 def _chain(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
