@@ -53,16 +53,19 @@ class _Frame:
 
 
 def svg(name: str, lines: Sequence[Line], first: float, last: float) -> Html:
-    """Return a plot over the epochs from `first` to `last` as an SVG element."""
+    """Return a plot over the epochs from `first` to `last` as an SVG element.
+
+    Who takes the drawing away (GitHub) may leave its texts: none is there but what is seen, and
+    there is space between them.
+    """
     frame = _frame(lines, first, last)
-    heading = element("title", name), element("desc", _described(name, lines))
     return element(
         "svg",
-        *heading,
         _axes(name, frame),
         *(_line(line, frame) for line in lines),
         _legend([line for line in lines if line.mark]),
         role="img",
+        aria_label=_described(name, lines),
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         width=f"{_WIDTH:g}",
         height=f"{_HEIGHT:g}",
@@ -115,13 +118,14 @@ def _legend(lines: Sequence[Line]) -> Html:
         for line in lines
     )
     middle = f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * 0.4:g}"
-    return element(
+    names = element(
         "text", *keys, x=middle, y=f"{_HEIGHT - 5:g}", text_anchor="middle", font_size="9.5"
     )
+    return html_of(" ", names)
 
 
 def _label(said: str, x: str, y: str, anchor: str) -> Html:
-    return element("text", said, x=x, y=y, text_anchor=anchor, opacity=".75")
+    return html_of(" ", element("text", said, x=x, y=y, text_anchor=anchor, opacity=".75"))
 
 
 def _line(line: Line, frame: _Frame) -> Html:

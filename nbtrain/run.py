@@ -89,7 +89,13 @@ class Run:
         self._start = start  # None once the run is there
         self._problem: NbtrainError | None = None
         self._state = initial(
-            ref.name, ref.id, ref.backend, request.workers, request.created, request.epochs
+            ref.name,
+            ref.id,
+            ref.backend,
+            request.workers,
+            request.created,
+            request.epochs,
+            ref.context,
         )
         self._events: list[Event] = []
         self._changed = threading.Condition()
@@ -605,17 +611,27 @@ def _enlist(run: Run, replace: bool) -> None:
 
 
 class Runs(list[Run]):
-    """Runs, newest first; a table in the notebook."""
+    """Runs, newest first; a table in the notebook.
+
+    Attributes
+    ----------
+    problems : list of str
+        Which backends could not be asked for theirs, and why.
+    """
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        super().__init__(runs)
+        self.problems: list[str] = []
 
     def __repr__(self) -> str:
         from .report import runs_text
 
-        return runs_text([run.state for run in self], time.time())
+        return runs_text([run.state for run in self], time.time(), self.problems)
 
     def _repr_html_(self) -> str:
         from .report import runs_html
 
-        return runs_html([run.state for run in self], time.time())
+        return runs_html([run.state for run in self], time.time(), self.problems)
 
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row per run: options, outcome, last metrics, times."""
@@ -642,7 +658,10 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def runs() -> Runs:
-    """Return all runs of this user on this machine, newest first."""
+    """Return all runs of this user on this machine and on the clusters that it has used.
+
+    They are newest first. What could not be asked is in `problems` and below the table.
+    """
     found = Runs(reversed(list(_here.values())))
     for name in backends.NAMES:
         backend = backends.get(name)
@@ -653,7 +672,7 @@ def runs() -> Runs:
                 with contextlib.suppress(NoSuchRun, FileNotFoundError, ValueError, TypeError):
                     found.append(_open(backend, ref))
         except NbtrainError as error:  # one that can't be reached hides none of the others
-            print(f"{name}: {error}")
+            found.problems.append(f"{name}: {error}")
     return found
 
 

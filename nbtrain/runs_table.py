@@ -14,6 +14,9 @@ HEADS = ("name", "status", "workers", "epochs", "last", "took", "age", "id")
 _NUMBERS = ("workers", "epochs", "took", "age")
 _NONE = "No runs yet."
 
+#: Columns of the table as text.
+WIDTH = 120
+
 
 def row(state: RunState, now: float) -> tuple[str, ...]:
     """Return a run's cells, in the order of `HEADS`."""
@@ -37,10 +40,13 @@ def row(state: RunState, now: float) -> tuple[str, ...]:
     )
 
 
-def runs_html(states: Sequence[RunState], now: float) -> str:
-    """Return the table as an HTML fragment."""
-    if not states:
-        return element("p", _NONE)
+def runs_html(states: Sequence[RunState], now: float, problems: Sequence[str] = ()) -> str:
+    """Return the table as an HTML fragment; below it what could not be asked."""
+    table = _table(states, now) if states else element("p", _NONE)
+    return element("div", table, *(element("p", p) for p in problems)) if problems else table
+
+
+def _table(states: Sequence[RunState], now: float) -> Html:
     plain = "background:none"
     heads = (element("th", n, style=f"{_style(n)};font-weight:600", scope="col") for n in HEADS)
     return element(
@@ -52,10 +58,13 @@ def runs_html(states: Sequence[RunState], now: float) -> str:
     )
 
 
-def runs_text(states: Sequence[RunState], now: float, width: int = 120) -> str:
-    """Return the table as text, each line of at most `width` columns."""
-    if not states:
-        return _NONE
+def runs_text(states: Sequence[RunState], now: float, problems: Sequence[str] = ()) -> str:
+    """Return the table as text, each line of at most `WIDTH` columns, and what was not asked."""
+    lines = _lines(states, now) if states else [_NONE]
+    return "\n".join([*lines, *map(clean, problems)])
+
+
+def _lines(states: Sequence[RunState], now: float) -> list[str]:
     table = [HEADS, *(row(state, now) for state in states)]
     widths = [max(cells(r[i]) for r in table) for i in range(len(HEADS))]
     lines = []
@@ -64,8 +73,8 @@ def runs_text(states: Sequence[RunState], now: float, width: int = 120) -> str:
             " " * (w - cells(v)) + v if name in _NUMBERS else v + " " * (w - cells(v))
             for name, v, w in zip(HEADS, values, widths, strict=True)
         )
-        lines.append(cut("  ".join(padded).rstrip(), width))
-    return "\n".join(lines)
+        lines.append(cut("  ".join(padded).rstrip(), WIDTH))
+    return lines
 
 
 def _cells(state: RunState, now: float) -> Iterator[Html]:

@@ -26,7 +26,7 @@ from .errors import NbtrainError
 from .run import Run, runs
 from .state import RunState
 from .view import summary, view
-from .watching import Watcher
+from .watching import LIST_S, Watcher
 
 #: A comment is sent after so many seconds without news, so that no proxy takes the stream for dead.
 HEARTBEAT_S = 15.0
@@ -70,10 +70,10 @@ class RunsHandler(_Handler):
     @authorized
     async def get(self) -> None:
         """Answer with a summary of each."""
-        await self.watcher.refresh()
+        await self.watcher.refresh(LIST_S)
         now = time.time()
         found = [summary(state, now) for state in _newest(self.watcher.states.values())]
-        self.finish({"runs": found})
+        self.finish({"runs": found, "problems": self.watcher.problems})
 
 
 class RunHandler(_Handler):
@@ -236,7 +236,7 @@ class EventsHandler(_Handler):
         changes = self.watcher.changes()
         async with contextlib.aclosing(changes):
             async for _ in changes:
-                data = news(self.watcher.states, time.time())
+                data = news(self.watcher, time.time())
                 if data is not None:
                     self.write(f"data: {json.dumps(data)}\n\n")
                 elif time.monotonic() - said > HEARTBEAT_S:
@@ -253,15 +253,19 @@ class _Changes:
 
     def __init__(self) -> None:
         self._told: dict[str, Any] | None = None
+        self._problems: list[str] = []
 
-    def __call__(self, states: dict[str, RunState], now: float) -> dict[str, Any] | None:
-        runs = {run_id: summary(state, now) for run_id, state in states.items()}
+    def __call__(self, watcher: Watcher, now: float) -> dict[str, Any] | None:
+        runs = {run_id: summary(state, now) for run_id, state in watcher.states.items()}
         told, self._told = self._told, runs
+        problems, self._problems = self._problems, watcher.problems
+        news = {"gone": [], "all": told is None, "problems": self._problems}
         if told is None:
-            return {"runs": list(runs.values()), "gone": [], "all": True}
+            return {"runs": list(runs.values()), **news}
         changed = [run for run_id, run in runs.items() if told.get(run_id) != run]
-        gone = [run_id for run_id in told if run_id not in runs]
-        return {"runs": changed, "gone": gone, "all": False} if changed or gone else None
+        news["gone"] = [run_id for run_id in told if run_id not in runs]
+        same = not changed and not news["gone"] and problems == self._problems
+        return None if same else {"runs": changed, **news}
 
 
 class _OneRun:
@@ -271,8 +275,8 @@ class _OneRun:
         self._id = run_id
         self._told: dict[str, Any] | None = None
 
-    def __call__(self, states: dict[str, RunState], now: float) -> dict[str, Any] | None:
-        state = states.get(self._id)
+    def __call__(self, watcher: Watcher, now: float) -> dict[str, Any] | None:
+        state = watcher.states.get(self._id)
         drawn = {"gone": True} if state is None else view(state, now)
         told, self._told = self._told, drawn
         return drawn if drawn != told else None

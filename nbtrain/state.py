@@ -112,6 +112,8 @@ class RunState:
 
     Attributes
     ----------
+    context : str
+        The kubeconfig's name of the cluster, where the run was found on one.
     status : str
         One of `STATUSES`.
     epoch, step, steps
@@ -137,6 +139,7 @@ class RunState:
     name: str
     id: str = ""
     backend: str = ""
+    context: str = ""
     created: float = 0.0
     status: str = "packing"
     workers: tuple[WorkerState, ...] = ()
@@ -227,12 +230,14 @@ def initial(
     workers: int = 0,
     created: float = 0.0,
     epochs: int | None = None,
+    context: str = "",
 ) -> RunState:
     """Return the state of a run of which no event has come yet."""
     return RunState(
         name=name,
         id=id,
         backend=backend,
+        context=context,
         created=created,
         workers=_members((), workers, created),
         epochs=epochs,

@@ -61,6 +61,7 @@ def summary(state: RunState, now: float) -> dict[str, Any]:
         "id": state.id,
         "name": clean(state.name),
         "backend": clean(state.backend),
+        "context": clean(state.context),
         "status": state.status,
         "tone": phrases.tone(state),
         "live": state.live,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable
+import math
+import time
+from collections.abc import AsyncGenerator, Callable
 
-from .run import Run
+from .run import Run, Runs
 from .state import RunState
 
 #: How often the list of runs is made anew, and how often known runs are looked at, in seconds.
 LIST_S, LOOK_S = 2.0, 0.2
+#: A run that is not in the list has it made anew, if it is older than this, in seconds: it may
+#: have begun just now, and many may ask for one that is nowhere.
+FRESH_S = 0.5
 
 
 class Watcher:
@@ -20,12 +25,25 @@ class Watcher:
     ----------
     runs
         Returns all runs (`nbtrain.runs`); may take its time, so it is called in a thread.
+    clock
+        Gives seconds.
+
+    Attributes
+    ----------
+    states
+        Those of all runs, by their ids.
+    problems : list of str
+        Which backends could not be asked, and why.
     """
 
-    def __init__(self, runs: Callable[[], Iterable[Run]]) -> None:
-        self._list = runs
+    def __init__(
+        self, runs: Callable[[], Runs], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._list, self._clock = runs, clock
         self._runs: dict[str, Run] = {}
         self.states: dict[str, RunState] = {}
+        self.problems: list[str] = []
+        self._listed = -math.inf
         self._listeners = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -34,14 +52,20 @@ class Watcher:
     async def find(self, run_id: str) -> Run | None:
         """Return the run of an id; None if there is none."""
         if run_id not in self._runs:
-            await self.refresh()
+            await self.refresh(FRESH_S)
         return self._runs.get(run_id)
 
-    async def refresh(self) -> None:
-        """Make the list of runs anew."""
+    async def refresh(self, older_than: float = 0.0) -> None:
+        """Make the list of runs anew, if it is older than so many seconds.
+
+        However many ask for that, the backends are asked once.
+        """
         async with self._looking:
-            self._runs = await asyncio.to_thread(self._look, dict(self._runs))
-        self._compare()
+            if self._clock() - self._listed < older_than:
+                return
+            self._runs, problems = await asyncio.to_thread(self._look, dict(self._runs))
+            self._listed = self._clock()
+        self._compare(problems)
 
     async def changes(self, at_least_every: float = 1.0) -> AsyncGenerator[None]:
         """Yield now, then after every change and at least every so many seconds."""
@@ -49,7 +73,7 @@ class Watcher:
         try:
             if self._task is None:
                 self._task = asyncio.create_task(self._watch())
-            await self.refresh()
+            await self.refresh(LIST_S)
             while True:
                 yield
                 changed = self._changed
@@ -74,22 +98,29 @@ class Watcher:
             with contextlib.suppress(Exception):  # a cluster that is away: the next look may do
                 await self.refresh()
 
-    def _look(self, known: dict[str, Run]) -> dict[str, Run]:
-        """Return the runs there are; known ones stay, but for those that may go on again."""
+    def _look(self, known: dict[str, Run]) -> tuple[dict[str, Run], list[str]]:
+        """Return the runs there are, and what could not be asked.
+
+        Known ones stay, but for those that may go on again.
+        """
         found = {}
-        for run in self._list():
+        listed = self._list()
+        for run in listed:
             before = known.get(run.id)
             kept = run if before is None or before.state.status == "lost" else before
             kept.state  # noqa: B018  reads the events of a run that is over, here in the thread
             found[run.id] = kept
-        return found
+        return found, listed.problems
 
-    def _compare(self) -> None:
+    def _compare(self, problems: list[str] | None = None) -> None:
         states = {run_id: run.state for run_id, run in self._runs.items()}
         # States are never changed but replaced: another one is another object.
         same = states.keys() == self.states.keys() and all(
             states[run_id] is self.states[run_id] for run_id in states
         )
+        if problems is not None:
+            same = same and problems == self.problems
+            self.problems = problems
         self.states = states
         if not same:
             self._changed.set()

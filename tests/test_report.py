@@ -149,9 +149,10 @@ def test_run_without_validation_has_no_such_column():
 
 def test_plots_are_described():
     plots = parsed(html(state(streams.whole()), 0)).findall(".//svg")
-    assert [p.findtext("title") for p in plots] == ["loss", "accuracy"]
     assert all(p.get("role") == "img" for p in plots)
-    assert "training from 1.203 to 0.1546" in (plots[0].findtext("desc") or "")
+    said = [p.get("aria-label") or "" for p in plots]
+    assert [words.split()[0] for words in said] == ["loss", "accuracy"]
+    assert "training from 1.203 to 0.1546" in said[0]
 
 
 def test_plot_of_a_long_run_is_thin():

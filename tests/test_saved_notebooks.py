@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 
+import bleach
 import nbformat
 import pytest
 
@@ -72,6 +73,32 @@ def test_nbconvert_shows_the_report_also_where_html_is_not_trusted(saved, saniti
     )
     assert all(part in shown(page) for part in REPORT)
     assert "Loading widget" not in page
+
+
+#: The elements that GitHub leaves in other people's HTML (its html-pipeline), and no attributes.
+LEFT_BY_GITHUB = set(
+    re.findall(
+        r"\w+",
+        "h1 h2 h3 h4 h5 h6 br b i strong em a pre code img tt div ins del sup sub p picture ol ul"
+        " table thead tbody tfoot blockquote dl dt dd kbd q samp var hr ruby rt rp li tr td th s"
+        " strike summary details caption figure figcaption abbr bdo cite dfn mark small source span"
+        " time wbr",
+    )
+)
+
+
+def test_report_can_be_read_where_styles_and_drawings_are_taken_away(saved):
+    report = nbformat.read(saved, as_version=4).cells[0].outputs[0].data["text/html"]
+    assert "<svg" in report
+    left = bleach.clean(report, tags=LEFT_BY_GITHUB, attributes={}, strip=True)
+    assert not set(re.findall(r"<(\w+)", left)) - LEFT_BY_GITHUB
+    assert "&lt;" not in left
+    words = shown(left)
+    assert all(part in words for part in REPORT)
+    rows = re.findall(r"<tr><th>(\w+)</th><td>([\d.]+)</td><td>([\d.]+)</td></tr>", left)
+    assert rows == [("loss", "0.0309", "0.3067"), ("accuracy", "0.9971", "0.9125")]
+    # What a curve leaves behind is its axes, apart from each other.
+    assert " ".join(words.split()).count("0.0244 1.796 0 6 epochs ● training ■ validation") == 1
 
 
 def test_markdown_has_the_report(saved):

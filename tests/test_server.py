@@ -151,7 +151,7 @@ def test_stream_tells_all_then_what_changes_then_what_is_gone(server):
         recorded(server.home, "new-1", "new", 30.0)
         assert [run["id"] for run in next(events)["runs"]] == ["new-1"]
         assert server.status("nbtrain/api/runs/new-1", "DELETE") == 204
-        assert next(events) == {"runs": [], "gone": ["new-1"], "all": False}
+        assert next(events) == {"runs": [], "gone": ["new-1"], "all": False, "problems": []}
 
 
 def test_stream_of_one_run_gives_its_view_and_its_end(server):

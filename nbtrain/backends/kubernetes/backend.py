@@ -381,7 +381,7 @@ def runs(client: Client, owner: str) -> Iterator[RunRef]:
             by_run.setdefault(item["metadata"]["labels"][names.RUN], []).append(item)
     for items in by_run.values():
         jobs = [item for item in items if "template" in item.get("spec", {})]
-        yield dataclasses.replace(_ref(items[0]), live=_live(jobs))
+        yield dataclasses.replace(_ref(items[0]), live=_live(jobs), context=client.context)
 
 
 def see_off(client: Client, run_id: str) -> None:

@@ -1,0 +1,100 @@
+"""The look at all runs that all clients of Jupyter's server share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from nbtrain.run import Runs
+from nbtrain.watching import FRESH_S, LIST_S, Watcher
+
+
+class Looks:
+    """Counts how often all runs are asked for."""
+
+    def __init__(self, *problems: str) -> None:
+        self.count, self.now, self.problems = 0, 0.0, list(problems)
+
+    def __call__(self) -> Runs:
+        self.count += 1
+        found = Runs()
+        found.problems = list(self.problems)
+        return found
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def looks():
+    return Looks()
+
+
+def test_many_who_ask_at_once_have_the_backends_asked_once(looks):
+    watcher = Watcher(looks, looks.clock)
+
+    async def ask():
+        await asyncio.gather(*(watcher.refresh(LIST_S) for _ in range(20)))
+        return looks.count
+
+    async def asked():
+        before = await ask()
+        looks.now += LIST_S
+        return before, await ask()
+
+    assert asyncio.run(asked()) == (1, 2)
+
+
+def test_a_run_that_is_nowhere_is_looked_for_now_and_then_however_many_ask(looks):
+    watcher = Watcher(looks, looks.clock)
+
+    async def asked():
+        counts = []
+        for _ in range(3):
+            found = await asyncio.gather(*(watcher.find("nowhere") for _ in range(20)))
+            assert set(found) == {None}
+            counts.append(looks.count)
+            looks.now += FRESH_S * 0.6
+        return counts
+
+    assert asyncio.run(asked()) == [1, 1, 2]
+
+
+def test_listeners_share_one_look_and_none_is_left_when_they_go(looks, monkeypatch):
+    monkeypatch.setattr("nbtrain.watching.LIST_S", 0.05)
+    monkeypatch.setattr("nbtrain.watching.LOOK_S", 0.05)
+    watcher = Watcher(looks)
+
+    async def listen(ends):
+        async with contextlib.aclosing(watcher.changes(0.01)) as changes:
+            async for _ in changes:
+                if looks.count >= ends:
+                    return
+
+    async def five():
+        await asyncio.gather(*(listen(4) for _ in range(5)))
+        while len(asyncio.all_tasks()) > 1:  # this one
+            await asyncio.sleep(0)
+
+    asyncio.run(five())
+    # Each of five listeners having its own look would make five of each.
+    assert looks.count < 10
+
+
+def test_what_could_not_be_asked_is_a_change(looks):
+    watcher = Watcher(looks, looks.clock)
+
+    async def news():
+        changes = watcher.changes(60)
+        await anext(changes)
+        looks.problems = ["kubernetes: no answer"]
+        told = asyncio.create_task(anext(changes))
+        await asyncio.sleep(0)
+        await watcher.refresh()
+        await asyncio.wait_for(told, 10)
+        await changes.aclose()
+
+    asyncio.run(news())
+    assert watcher.problems == ["kubernetes: no answer"]
