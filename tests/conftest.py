@@ -37,6 +37,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell `tools/test.py` what was skipped; in CI nothing that needs containers may be."""
+    if hasattr(session.config, "workerinput"):
+        return  # one of several processes; the one that has them all tells
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and (path := os.environ.get("NBTRAIN_SKIPPED")):
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(f"{one.nodeid}: {one.longrepr[2]}\n" for one in skipped)
+    if os.environ.get("CI") and any({"cluster", "docker"} & set(one.keywords) for one in skipped):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture
 def nbtrain_home(request, tmp_path, monkeypatch):
     """Keep runs in a folder of the test's own, and see that no process of theirs is left.

@@ -13,6 +13,9 @@ from docker.errors import ImageNotFound
 
 from nbtrain import images
 
+from .cluster.images import RELEASES
+from .cluster.images import python_image as made_python_image
+
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Stands for the official slim image of this Python, where no registry is reachable.
 PYTHON_IMAGE = f"nbtrain-test/python:{MINOR}"
@@ -32,13 +35,9 @@ def base_image() -> str:
 @functools.cache
 def python_image() -> str:
     """Return the Python image to build from: the tests' own, or "" for the official one."""
-    if not _exists(PYTHON_IMAGE):
-        try:
-            from .cluster.images import python_image as made
-        except ImportError:
-            return ""
-        return made(MINOR)
-    return PYTHON_IMAGE
+    if _exists(PYTHON_IMAGE):
+        return PYTHON_IMAGE
+    return made_python_image(MINOR) if MINOR in RELEASES else ""
 
 
 def _exists(tag: str) -> bool:

@@ -296,14 +296,20 @@ def test_what_is_not_there_is_not_pushed():
 # -- archives -------------------------------------------------------------------------------------
 
 
-def test_an_image_comes_back_from_its_archive_with_its_name(client, small, tmp_path):
-    target = tmp_path / "small.tar"
+@pytest.mark.parametrize("to_s3", [False, True])
+def test_an_image_comes_back_from_its_archive_with_its_name(
+    client, small, tmp_path, s3, bucket, to_s3
+):
+    target = f"s3://{bucket}/small.tar" if to_s3 else str(tmp_path / "small.tar")
     before = client.images.get(small).id
-    images.save(small, str(target))
-    with tarfile.open(target) as tar:
+    images.save(small, target)
+    stored = s3.get_object(Bucket=bucket, Key="small.tar")["Body"].read() if to_s3 else None
+    with tarfile.open(
+        target if stored is None else None, fileobj=stored and io.BytesIO(stored)
+    ) as tar:
         assert "manifest.json" in tar.getnames()
     client.images.remove(small)
-    assert images.load(str(target)) == (small,)
+    assert images.load(target) == (small,)
     assert client.images.get(small).id == before
 
 

@@ -137,6 +137,9 @@ def test_containers_are_restricted_and_labelled(place):
         assert limits["Memory"] > 0
         assert limits["NanoCpus"] > 0
         assert list(found.attrs["NetworkSettings"]["Networks"]) == [specs.object_name(run.id)]
+        volumes = {m["Destination"]: m["Name"] for m in found.attrs["Mounts"] if "Name" in m}
+        assert volumes[specs.GIVEN] == specs.object_name(run.id, "given")
+        assert volumes.get(specs.RESULTS) == (specs.object_name(run.id) if part == "head" else None)
     token = container(place, run, "0").exec_run(["cat", f"{specs.GIVEN}/token"]).output.decode()
     assert len(token) == 64
     told = json.dumps([container(place, run, part).attrs for part in ("head", "0", "1")])

@@ -22,11 +22,20 @@ from tests.cluster import ClusterError, machine  # noqa: E402
 from tools import frontend  # noqa: E402
 
 BIN = Path(sys.executable).parent
+#: Where pytest writes which tests it skipped, and why (see tests/conftest.py).
+SKIPPED = ROOT / ".pytest_cache" / "skipped"
 
 #: Several processes run tests: much of a run's time is waiting, for processes that start or die.
 SEVERAL = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2)))]
 #: What the tests of a marker need and this machine does not have, in a line each.
 Lacking = dict[str, list[str]]
+
+#: What the Docker engine has, by kind.
+LISTS = {
+    "container": ["ps", "--all", "--quiet"],
+    "network": ["network", "ls", "--format", "{{.Name}}"],
+    "volume": ["volume", "ls", "--quiet"],
+}
 
 CHECKS = {
     "ruff check": ["ruff", "check", "."],
@@ -38,11 +47,14 @@ CHECKS = {
 
 def main(arguments: list[str]) -> int:
     """Run the checks and the tests; return an exit status."""
+    SKIPPED.parent.mkdir(exist_ok=True)
+    SKIPPED.unlink(missing_ok=True)
     if "--checks" in arguments:
         return verdict(checks(), [])
     if "--browser" in arguments:
         return browser([one for one in arguments if one != "--browser"])
     with cluster() as lacking:
+        before = things() if in_ci() else set()
         failed = checks()
         # A test run tells its own story, so its summary comes late.
         if not ran("pytest", ["pytest", *SEVERAL, *selection(lacking), *arguments]):
@@ -51,7 +63,24 @@ def main(arguments: list[str]) -> int:
             failed += browser_tests(lacking)
         if in_ci():
             failed += [f"the tests marked `{name}`, which have to run in CI" for name in lacking]
+            failed += [f"{thing} is left behind" for thing in sorted(things() - before)]
         return verdict(failed, left_out(lacking))
+
+
+def things() -> set[str]:
+    """Return the engine's containers, networks and volumes, and the machine's mounts."""
+    found = {
+        f"the {kind} {name}"
+        for kind, words in LISTS.items()
+        for name in subprocess.run(
+            ["docker", *words], capture_output=True, text=True
+        ).stdout.split()
+    }
+    mounts = Path("/proc/self/mounts").read_text("utf-8").splitlines()
+    # The engine's own come and go with its containers, and some stay as long as it does.
+    own = ("/run/docker/", "/var/lib/docker/")
+    points = {line.split()[1] for line in mounts}
+    return found | {f"the mount {point}" for point in points if not point.startswith(own)}
 
 
 def checks() -> list[str]:
@@ -149,6 +178,7 @@ def ran(name: str, command: list[str]) -> bool:
     print(f"\n=== {name}", flush=True)
     began = time.monotonic()
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment["NBTRAIN_SKIPPED"] = str(SKIPPED)
     status = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, env=environment).returncode
     print(f"=== {name}: {'ok' if status == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
     return status == 0
@@ -166,6 +196,7 @@ def _without(*markers: str) -> list[str]:
 def left_out(lacking: Lacking) -> list[str]:
     """Return in words what this machine or this way of calling left out."""
     found = [f"tests marked `{name}`: {line}" for name in lacking for line in lacking[name]]
+    found += SKIPPED.read_text("utf-8").splitlines() if SKIPPED.exists() else []
     if not in_ci():
         found.append("tests marked `full`; `make test-full` runs them")
     if sys.platform != "linux":

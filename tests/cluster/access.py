@@ -44,15 +44,18 @@ def only_ours(what: str) -> None:
 
 
 def kubeconfig(user: str = "admin") -> Path:
-    """Return the kubeconfig file of a user: admin, user, or plugin."""
-    if user != "admin":
-        only_ours(f"the user {user!r}")
+    """Return the kubeconfig file (JSON) of a user: admin, user, or plugin.
+
+    On a cluster of the developer's own there is the developer alone.
+    """
     context = own_context()
     if context is None:
         return path(user)
+    if user == PLUGIN:
+        only_ours("a user that a program tells")
     target = CACHE / "own-context"
     CACHE.mkdir(parents=True, exist_ok=True)
-    view = ["config", "view", "--minify", "--flatten", f"--context={context}"]
+    view = ["config", "view", "--minify", "--flatten", f"--context={context}", "--output=json"]
     _write(target, run("kubectl", *view))
     return target
 

@@ -142,7 +142,7 @@ def _go() -> str | None:
     found = re.match(r"go(\d+)\.(\d+)", said)
     if found and tuple(map(int, found.groups())) >= GO:
         return None
-    return f"Go {wanted} or newer is missing: `apt-get install golang`, or Go's own installer"
+    return f"Go {wanted} or newer is missing: Go's own archive for Linux, unpacked below /usr/local"
 
 
 def _disk() -> str | None:

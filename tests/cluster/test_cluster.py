@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -316,4 +317,6 @@ def test_nothing_of_a_cluster_is_left_once_it_is_down(cluster: bool):
     assert kinds == {"process", "link", "iptables", "cgroup", "folder"}
     lifecycle.down()
     assert traces.found() == []
+    began = time.monotonic()
     assert lifecycle.up()
+    assert time.monotonic() - began < 60  # its binaries and images are there: seconds

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from . import binaries, daemon, machine, network
+from . import access, binaries, daemon, machine, network
 from .daemon import Daemon, until
 from .shell import ClusterError, run
 
@@ -28,6 +30,33 @@ def test_missing_packages_are_named_in_one_line_with_the_command_that_installs_t
     assert "\n" not in lines[0]
     for package in ("docker.io", "docker-registry", "containernetworking-plugins"):
         assert package in lines[0].split("apt-get install")[1]
+
+
+def test_a_cluster_of_the_developers_own_is_used_as_its_only_user(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("NBTRAIN_TEST_CONTEXT", "kind-mine")
+    monkeypatch.setattr(access, "CACHE", tmp_path)
+    monkeypatch.setattr(access, "run", lambda *words: asked.append(words) or '{"kind": "Config"}')
+    for user in ("admin", "user"):
+        assert json.loads(access.kubeconfig(user).read_text()) == {"kind": "Config"}
+        assert {"--context=kind-mine", "--output=json"} <= set(asked.pop())
+    with pytest.raises(ClusterError, match="unset NBTRAIN_TEST_CONTEXT"):
+        access.kubeconfig("plugin")
+
+
+@pytest.mark.parametrize(
+    ("check", "amount", "line"),
+    [
+        (machine._go, {"GO": (99, 0)}, "Go 99.0 or newer is missing"),
+        (machine._disk, {"DISK_GB": 1e9}, "docker system prune"),
+        (machine._memory, {"MEMORY_GB": 1e9}, "end other programs"),
+        (machine._engine, {"engine_answers": lambda: False}, machine.INSTALL),
+    ],
+)
+def test_what_else_a_machine_lacks_is_said_with_what_to_do(monkeypatch, check, amount, line):
+    for name, value in amount.items():
+        monkeypatch.setattr(machine, name, value)
+    assert line in check()
 
 
 def test_a_missing_program_is_named(tmp_path, monkeypatch):
