@@ -303,10 +303,11 @@ def test_an_image_comes_back_from_its_archive_with_its_name(
     target = f"s3://{bucket}/small.tar" if to_s3 else str(tmp_path / "small.tar")
     before = client.images.get(small).id
     images.save(small, target)
-    stored = s3.get_object(Bucket=bucket, Key="small.tar")["Body"].read() if to_s3 else None
-    with tarfile.open(
-        target if stored is None else None, fileobj=stored and io.BytesIO(stored)
-    ) as tar:
+    if to_s3:
+        stored = s3.get_object(Bucket=bucket, Key="small.tar")["Body"].read()
+    else:
+        stored = Path(target).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(stored)) as tar:
         assert "manifest.json" in tar.getnames()
     client.images.remove(small)
     assert images.load(target) == (small,)
