@@ -54,6 +54,7 @@ class Trial:
     workers: int
     checkpoint_every: str
     faults: list[Fault]
+    struck: int = 0
     seconds: float = 0.0
     error: str = ""
     story: list[str] = field(default_factory=list)
@@ -109,6 +110,7 @@ def carry_out(one: Trial, expected: Any) -> None:
             raise
     finally:
         run.delete()
+    one.struck = sum(bool(list(f.marker.parent.glob(f"{f.marker.name}-*"))) for f in one.faults)
     one.seconds = time.monotonic() - began
 
 
@@ -174,7 +176,8 @@ def report(done: list[Trial], seed: int) -> str:
     rows = [
         ("runs", len(done)),
         ("equal to an undisturbed process (1e-6), nothing left behind", len(done) - len(wrong)),
-        ("faults", sum(kinds.values())),
+        ("faults planned", sum(kinds.values())),
+        ("… that found their worker at that moment", sum(one.struck for one in done)),
         *((f"… {kind}", count) for kind, count in sorted(kinds.items())),
         *((f"… during {stage}", count) for stage, count in sorted(stages.items())),
         ("median and longest time of a run", f"{np.median(seconds):.1f} s, {seconds[-1]:.1f} s"),

@@ -41,6 +41,7 @@ from .faults import Fault, callbacks
 from .harness import Apart, assert_equal_to_plain, launch, leftovers, plain, until
 
 pytestmark = pytest.mark.usefixtures("nbtrain_home")
+FULL = pytest.mark.full
 
 BASIC = {
     "model": programs.model,
@@ -108,10 +109,26 @@ def test_lost_workers_change_nothing(tmp_path, undisturbed, action, workers, mom
     functions = {**BASIC, "callbacks": callbacks(fault)}
     run = launch(functions, checkpoint_every="2 steps", unresponsive_s=2.0)
     assert_equal_to_plain(run, undisturbed())
-    assert {f.worker for f in events_of(run, Failed)} <= set(workers)
+    struck = struck_workers(tmp_path)
+    failed = {f.worker for f in events_of(run, Failed)}
+    assert struck <= set(workers)
+    assert failed <= struck
+    # A worker whose training is over may be lost before or after it has said all.
+    assert struck if moment == "end_of_training" else failed
     assert [e.steps for e in events_of(run, EpochEnd)][-1] == 7
     if moment == "within_an_epoch":
         assert_goes_on_from_the_last_checkpoint(run)
+
+
+def struck_workers(folder):
+    """Return the workers that `folder / "fault"` has happened to."""
+    return {int(path.name.split("-")[1]) for path in folder.glob("fault-*")}
+
+
+def assert_told_at_once(run):
+    """No more than ten seconds are between the failure that ends a run and its end."""
+    failed, ended = events_of(run, Failed)[-1], events_of(run, Ended)[-1]
+    assert 0 <= ended.time - failed.time < 10
 
 
 def assert_goes_on_from_the_last_checkpoint(run):
@@ -164,6 +181,48 @@ def test_dropout_goes_on_bit_by_bit(tmp_path):
     assert calm.history.history == killed.history.history
 
 
+def test_callbacks_with_a_memory_and_averaged_weights_go_on_bit_by_bit(tmp_path):
+    """A killed run's learning rate, patience, best weights and averages are those of a calm one."""
+
+    def averaged():
+        import keras
+
+        m = programs.model()
+        optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
+        m.compile(optimizer, m.loss, metrics=["accuracy"])
+        return m
+
+    def remembering(*faults):
+        made = callbacks(*faults)
+
+        def callbacks_(worker):
+            import keras
+
+            return [
+                keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=1),
+                keras.callbacks.EarlyStopping("val_loss", patience=3, min_delta=1,
+                                              restore_best_weights=True),
+                *made(worker),
+            ]  # fmt: skip
+
+        return callbacks_
+
+    fault = Fault("SIGKILL", [0], tmp_path / "fault", epoch=2, batch=5)
+    functions = {**BASIC, "model": averaged}
+    options = {"checkpoint_every": "2 steps", "epochs": 8}
+    runs = [
+        launch({**functions, "callbacks": remembering()}, **options),
+        launch({**functions, "callbacks": remembering(fault)}, **options),
+    ]
+    calm, killed = (run.wait().check() for run in runs)
+    assert len(events_of(killed, Started)) == 2
+    assert calm.history.history == killed.history.history
+    assert len(calm.history.history["loss"]) < 8  # stopped early
+    assert min(calm.history.history["learning_rate"]) < 0.05
+    for a, b in zip(calm.model.variables, killed.model.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def test_checkpoints_by_time_are_made_within_epochs(undisturbed):
     run = launch({**BASIC, "dataset": programs.slow_without_python}, checkpoint_every=0.4)
     run.wait().check()
@@ -196,20 +255,40 @@ def test_a_checkpoint_that_is_cut_is_passed_over(tmp_path, undisturbed, cut):
     path.write_bytes(path.read_bytes()[:1000] if cut == "short" else b"")
     assert_equal_to_plain(run, undisturbed())
     assert codes(run) == ["checkpoint-damaged"]
+    places = [(e.epoch, e.step) for e in events_of(run, Saved) if e.what == "checkpoint"]
+    before = places[places.index((1, 2)) - 1]
+    begun = events_of(run, Started)[-1]
+    assert (0, 0) < before < (1, 2)
+    assert (begun.first_epoch, begun.first_step) == before
 
 
-def test_a_worker_killed_while_the_model_is_saved(tmp_path, undisturbed):
-    fault = Fault("SIGKILL", [0], tmp_path / "fault")
-    run = launch({**BASIC, "model": lambda: programs.dies_when_saved(fault)})
+@pytest.mark.parametrize("action", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.full)])
+def test_a_worker_lost_while_the_model_is_saved(tmp_path, undisturbed, action):
+    fault = Fault(action, [0], tmp_path / "fault")
+    functions = {**BASIC, "model": lambda: programs.dies_when_saved(fault)}
+    run = launch(functions, unresponsive_s=2.0)
     assert_equal_to_plain(run, undisturbed())
+    assert struck_workers(tmp_path) == {0}
     assert len(events_of(run, Started)) == 2
 
 
-def test_a_worker_killed_between_two_generations(tmp_path, undisturbed):
+@pytest.mark.full
+def test_a_head_killed_while_the_model_is_saved(tmp_path, undisturbed):
+    fault = Fault("SIGSTOP", [0], tmp_path / "fault")
+    run = launch({**BASIC, "model": lambda: programs.dies_when_saved(fault)})
+    until(lambda: struck_workers(tmp_path), 60)
+    kill_head(run)
+    assert run.wait().status == "lost"
+    assert_equal_to_plain(attach(run.id), undisturbed())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=FULL)])
+def test_a_worker_lost_between_two_generations(tmp_path, undisturbed, number):
     fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=1, batch=2)
-    run = launch({**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps")
+    functions = {**BASIC, "callbacks": callbacks(fault)}
+    run = launch(functions, checkpoint_every="2 steps", unresponsive_s=2.0)
     begins = after(run, lambda e: isinstance(e, Phase) and e.generation == 2 and e.pid)
-    os.kill(begins.pid, signal.SIGKILL)
+    os.kill(begins.pid, number)
     assert_equal_to_plain(run, undisturbed())
     assert len(events_of(run, Failed)) == 2
 
@@ -233,6 +312,58 @@ def test_a_killed_head_leaves_a_run_to_go_on_with(tmp_path, undisturbed, moment)
     kill_head(run)
     assert run.wait().status == "lost"
     assert_equal_to_plain(attach(run.id), undisturbed())
+
+
+@pytest.mark.full
+def test_a_head_that_is_stopped_for_a_while_goes_on(undisturbed):
+    run = launch({**BASIC, "dataset": programs.slow}, unresponsive_s=2.0, epochs=5)
+    after(run, lambda e: isinstance(e, EpochEnd))
+    head = RunDir(home() / run.id).read_json(RunDir.HEAD)["pid"]
+    os.kill(head, signal.SIGSTOP)
+    try:
+        time.sleep(3)  # longer than it waits for a worker that says nothing
+        assert is_live_now(run)
+    finally:
+        os.kill(head, signal.SIGCONT)
+    assert_equal_to_plain(run, undisturbed("slow", epochs=5))
+
+
+@pytest.mark.full
+def test_an_agent_that_is_stopped_is_taken_for_lost_and_may_come_back(tmp_path, undisturbed):
+    functions = {**BASIC, "dataset": programs.slow}
+    with Apart(tmp_path, functions, epochs=5, unresponsive_s=2.0) as apart:
+        until(lambda: apart.events(EpochEnd), 60)
+        apart.agents[1].send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: apart.events(Failed), 60)
+        finally:
+            apart.agents[1].send_signal(signal.SIGCONT)
+        apart.ended()
+        apart.assert_equal_to(undisturbed("slow", epochs=5))
+        assert {e.worker for e in apart.events(Failed)} == {1}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("what", ["payload", "checkpoints"])
+def test_what_is_left_of_a_run_that_is_damaged(tmp_path, undisturbed, what):
+    fault = Fault("SIGSTOP", [1], tmp_path / "fault", epoch=1, batch=4)
+    run = launch({**BASIC, "callbacks": callbacks(fault)}, checkpoint_every="2 steps")
+    until(lambda: struck_workers(tmp_path), 60)
+    kill_head(run)
+    assert run.wait().status == "lost"
+    folder = home() / run.id
+    if what == "payload":
+        (folder / RunDir.PAYLOAD).write_bytes(b"nothing")
+        with pytest.raises(RunFailed, match="payload"):
+            attach(run.id).wait().check()
+        return
+    for path in (folder / RunDir.CHECKPOINTS).iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    again = attach(run.id)
+    assert_equal_to_plain(again, undisturbed())
+    assert "checkpoint-damaged" in codes(again)
+    begun = events_of(again, Started)[-1]
+    assert (begun.first_epoch, begun.first_step) == (0, 0)
 
 
 def test_a_head_starts_while_trainers_of_a_killed_one_still_write(tmp_path):
@@ -263,6 +394,7 @@ def test_a_head_killed_again_and_again(tmp_path, undisturbed):
     """At twelve moments of its own time, whatever it was doing."""
     run = launch(BASIC, checkpoint_every="1 steps", epochs=6)
     rng = np.random.default_rng(4)
+    kills = 0
     for _ in range(12):
         seen = len(run.events)
         until(lambda seen=seen, run=run: len(run.events) > seen or not is_live_now(run), 60)
@@ -270,8 +402,10 @@ def test_a_head_killed_again_and_again(tmp_path, undisturbed):
         if not is_live_now(run):
             break
         kill_head(run)
+        kills += 1
         run = attach(run.id)
     assert_equal_to_plain(run, undisturbed(epochs=6))
+    assert kills >= 4  # each goes on a step at least, so that all twelve may not find a live head
 
 
 def is_live_now(run):
@@ -392,12 +526,14 @@ def test_a_full_disk_costs_a_checkpoint_and_is_told(tmp_path, monkeypatch, nbtra
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(small)])
     if mounted.returncode:
+        assert not os.environ.get("CI"), "CI has to be able to mount a file system"
         pytest.skip("needs the right to mount a small file system")
     monkeypatch.setenv("NBTRAIN_HOME", str(small))
     try:
         run = launch({**BASIC, "model": programs.five_megabytes}, epochs=4)
         with pytest.raises(RunFailed, match=r"can't be written.*No space left"):
             run.wait().check()
+        assert_told_at_once(run)
         assert "no-checkpoint" in codes(run)
         assert run.load().count_params() > 400_000  # the checkpoint that found room
         until(lambda: not leftovers(small))
@@ -412,6 +548,7 @@ def test_a_worker_out_of_memory_is_named(tmp_path):
         run.wait().check()
     (failed,) = events_of(run, Failed)
     assert failed.cause == "memory"
+    assert_told_at_once(run)
     assert time.monotonic() - began < 60
 
 
@@ -428,6 +565,7 @@ def test_other_data_on_one_worker_is_refused(dataset):
     run = launch({**BASIC, "dataset": getattr(programs, dataset)})
     with pytest.raises(RunFailed, match=r"dataset\(\).*worker 1"):
         run.wait().check()
+    assert_told_at_once(run)
     assert events_of(run, Progress) == []
 
 
@@ -436,6 +574,7 @@ def test_other_batches_on_one_worker_are_found(dataset):
     run = launch({**BASIC, "dataset": getattr(programs, dataset)}, batch=None)
     with pytest.raises(RunFailed, match=r"dataset\(\)"):
         run.wait().check()
+    assert_told_at_once(run)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

@@ -140,6 +140,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     kill(run, 0)
     assert_equal_to_plain(run, plain(tmp_path, dataset="slow", epochs=5))
     assert [e.code for e in run.events if isinstance(e, Warned)] == ["checkpoint-damaged"]
+    begun = [e for e in run.events if isinstance(e, Started)][-1]
+    assert begun.first_epoch == 2  # the one before was of the epoch before
 
 
 def test_a_users_error_is_shown_once_with_its_own_lines():
@@ -277,7 +279,10 @@ sys.stdin.read()
 """
 
 
-def test_a_run_outlives_the_kernel_that_started_it(tmp_path):
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.full)]
+)
+def test_a_run_outlives_the_kernel_that_started_it(tmp_path, number):
     root = os.path.dirname(os.path.dirname(__file__))
     kernel = subprocess.Popen(
         [sys.executable, "-c", KERNEL.format(root=root)],
@@ -287,6 +292,9 @@ def test_a_run_outlives_the_kernel_that_started_it(tmp_path):
         name = kernel.stdout.readline().strip()
         run = attach(name)
         after(run, lambda e: isinstance(e, Progress))
+        kernel.send_signal(number)
+        if number == signal.SIGSTOP:
+            run.wait()
         kernel.kill()
     run = attach("t")
     assert run.id == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,4 +19,8 @@ def test_runs_with_faults_at_random_moments_end_as_if_nothing_had_happened(tmp_p
         command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "| runs | 20 |" in report.read_text()
+    said = report.read_text()
+    assert "| runs | 20 |" in said
+    struck = re.search(r"found their worker at that moment \| (\d+) \|", said)
+    # Of twenty runs' faults, those that come after a generation has passed their moment may not.
+    assert int(struck[1]) >= 20
