@@ -65,7 +65,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const open = (id: string, page?: Page): void => {
       let tab = tabs.find(widget => widget.content.run === id);
       if (!tab) {
-        const content = new RunTab(id, server, error => Notification.error(String(error)));
+        const content = new RunTab(id, server);
         content.title.label = model.get(id)?.name ?? 'run';
         content.title.icon = runsIcon;
         tab = new MainAreaWidget({ content });

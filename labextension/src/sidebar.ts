@@ -5,6 +5,7 @@ import { Widget } from '@lumino/widgets';
 import { h, say } from './dom';
 import { age, RunsModel } from './model';
 import { RunSummary } from './run';
+import { Sight } from './sight';
 
 /** Ages are counted on so often, in milliseconds. */
 const TICK = 30_000;
@@ -15,6 +16,7 @@ export class Sidebar extends Widget {
   private readonly finished: Group;
   private readonly hint = h('p', { class: 'nbt-hint' });
   private readonly title_ = h('h2', {}, 'Training runs');
+  private readonly sight = new Sight(seen => this.turned(seen));
   private timer = 0;
 
   /** At most this many finished runs are listed. */
@@ -36,8 +38,8 @@ export class Sidebar extends Widget {
   }
 
   refresh(): void {
-    if (!this.isVisible) {
-      return; // hidden tabs cost nothing
+    if (!this.isVisible || document.hidden) {
+      return; // what nobody sees costs nothing
     }
     const finished = this.model.finished.slice(0, this.most);
     this.running.show(this.model.running.map(run => this.row(run)));
@@ -52,19 +54,30 @@ export class Sidebar extends Widget {
     this.hint.hidden = !this.hint.textContent;
   }
 
+  protected onAfterAttach(_message: Message): void {
+    this.sight.there(this.isVisible);
+  }
+
   protected onAfterShow(_message: Message): void {
-    this.refresh();
-    this.timer = window.setInterval(() => this.refresh(), TICK);
+    this.sight.there(true);
   }
 
   protected onAfterHide(_message: Message): void {
-    clearInterval(this.timer);
+    this.sight.there(false);
   }
 
   dispose(): void {
-    clearInterval(this.timer);
+    this.sight.dispose();
     this.model.changed.disconnect(this.refresh, this);
     super.dispose();
+  }
+
+  private turned(seen: boolean): void {
+    clearInterval(this.timer);
+    if (seen) {
+      this.refresh();
+      this.timer = window.setInterval(() => this.refresh(), TICK);
+    }
   }
 
   private hinted(count: number): string {
