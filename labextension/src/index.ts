@@ -21,6 +21,7 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { addCommands, CATEGORY, CommandIDs, OF_A_RUN } from './commands';
 import { runsIcon, runsImage } from './icon';
 import { labServer } from './jupyter';
+import { OF_ROW } from './meant';
 import { Changes, RunsModel } from './model';
 import { RunSummary } from './run';
 import { Sidebar } from './sidebar';
@@ -82,6 +83,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
       app.shell.activateById(tab.id);
     };
 
+    const current = (): string | undefined =>
+      tabs.find(tab => tab === app.shell.currentWidget)?.content.run;
+
     const sidebar = new Sidebar(model, open);
     sidebar.id = 'nbtrain-runs';
     sidebar.title.icon = runsIcon;
@@ -91,7 +95,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const showSidebar = (): void => app.shell.activateById(sidebar.id);
     labShell?.layoutModified.connect(() => sidebar.refresh());
 
-    addCommands({ app, model, server, open, showSidebar, notebooks, documents });
+    addCommands({ app, model, server, open, current, showSidebar, notebooks, documents });
     void restorer?.restore(tabs, {
       command: CommandIDs.open,
       args: tab => ({ run: tab.content.run }),
@@ -99,7 +103,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       when: first(model)
     });
     OF_A_RUN.forEach((command, rank) =>
-      app.contextMenu.addItem({ command, selector: '.nbt-run', rank })
+      app.contextMenu.addItem({ command, args: OF_ROW, selector: '.nbt-run', rank })
     );
     const inPalette = [CommandIDs.sidebar, CommandIDs.example, ...OF_A_RUN];
     inPalette.forEach(command =>

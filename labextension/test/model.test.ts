@@ -1,3 +1,4 @@
+import { meant, OF_ROW } from '../src/meant';
 import { age, Changes, RunsModel } from '../src/model';
 import { RunSummary } from '../src/run';
 
@@ -85,4 +86,29 @@ test.each([
   [200000, '2 d ago']
 ])('after %d seconds an age is "%s"', (seconds, said) => {
   expect(age(1000, 1000 + seconds)).toBe(said);
+});
+
+test.each([
+  ['a row, in its menu', OF_ROW, { row: 'old', tab: 'a' }, 'old'],
+  ['a run by its id', { run: 'a' }, { row: 'old', tab: 'old' }, 'a'],
+  ['the tab in front, in the palette', { isPalette: true }, { row: 'a', tab: 'old' }, 'old'],
+  ['the newest that runs, in the palette', { isPalette: true }, { row: 'old' }, 'b'],
+  ['the newest that runs, by a key', {}, { row: 'old' }, 'b'],
+  ['the newest that runs, where the tab has no run any more', {}, { tab: 'gone' }, 'b'],
+  ['nothing, where the row has no run any more', OF_ROW, { row: 'gone' }, undefined]
+])('a command is about %s', (_, args, places: { row?: string; tab?: string }, id) => {
+  const model = new RunsModel(none);
+  const old = run('old', { live: false, created: 3 });
+  model.take({ runs: [run('a'), run('b', { created: 2 }), old], gone: [], all: true });
+  const found = meant(args, model, { row: () => places.row, tab: () => places.tab });
+  expect(found?.id).toBe(id);
+});
+
+test('a command is about the newest finished run where none is running', () => {
+  const model = new RunsModel(none);
+  const places = { row: () => undefined, tab: () => undefined };
+  expect(meant({}, model, places)).toBeUndefined();
+  const runs = [run('a', { live: false }), run('b', { live: false, created: 2 })];
+  model.take({ runs, gone: [], all: true });
+  expect(meant({ isPalette: true }, model, places)?.id).toBe('b');
 });
