@@ -10,6 +10,7 @@ import { LogPanel } from './logs';
 import { Paced } from './paced';
 import { draw } from './plot';
 import { RunHost, RunView, Row } from './run';
+import { joined, NUMBERED, Strip } from './strip';
 
 /** A live run is drawn so often at most, and its curves so often, in milliseconds. */
 const DRAWN_EVERY = 400;
@@ -29,12 +30,6 @@ const HEADS: Record<string, string> = {
   training: 'training',
   validation: 'validation'
 };
-
-/** Above this many workers the strip shows their signs without their numbers. */
-const NUMBERED = 16;
-
-/** Above this many workers their examples/s and memory are told by their tooltips alone. */
-const FIGURED = 4;
 
 /** Tell whether a view of a run is on the screen. */
 export function isInView(run: string): boolean {
@@ -104,7 +99,7 @@ class Drawing {
   private readonly doing = h('strong');
   private readonly rest = h('span');
   private readonly facts = h('div', { class: 'nbt-facts' });
-  private readonly strip = h('span', { class: 'nbt-strip', role: 'img' });
+  private readonly strip = new Strip();
   private readonly crew = h('span', { class: 'nbt-crew' });
   private readonly workers = h('div', { class: 'nbt-workers' });
   private readonly bars = h('div', { class: 'nbt-bars' });
@@ -129,7 +124,7 @@ class Drawing {
     });
     const title = h('div', { class: 'nbt-title' }, this.name, ' ', this.doing, this.rest);
     const head = h('div', { class: 'nbt-head' }, title, this.buttons.element);
-    this.workers.append(this.strip, this.crew);
+    this.workers.append(this.strip.element, this.crew);
     this.numbers.append(this.table, this.plots);
     this.root.append(head, this.facts, this.reply, this.workers, this.bars, this.numbers);
     this.root.append(this.notes, this.next, ...(this.logs ? [this.logs.element] : []));
@@ -197,22 +192,7 @@ class Drawing {
   }
 
   private drawWorkers(view: RunView): void {
-    const few = view.workers.length <= NUMBERED;
-    this.strip.classList.toggle('nbt-many', !few);
-    this.strip.setAttribute('aria-label', `workers: ${view.crew}`);
-    // The elements stay, so that a hovered one keeps its tooltip.
-    while (this.strip.childElementCount > view.workers.length) {
-      this.strip.lastElementChild?.remove();
-    }
-    view.workers.forEach((worker, index) => {
-      const chip = this.strip.children[index] ?? this.strip.appendChild(chipOfWorker());
-      say(chip.children[0], few ? `${worker.sign}\u202f${index}` : worker.sign);
-      // Room is kept from the beginning: nothing jumps when the first figures come.
-      chip.children[1].toggleAttribute('hidden', !(view.live && view.crowd <= FIGURED));
-      say(chip.children[1], joined(worker.rate, worker.memory));
-      chip.className = `nbt-worker nbt-tone-${worker.tone}`;
-      (chip as HTMLElement).title = joined(worker.about, worker.rate, worker.memory);
-    });
+    this.strip.draw(view);
     say(this.crew, joined(view.crew, view.speed, view.memory));
   }
 
@@ -274,15 +254,6 @@ class Drawing {
     );
     this.next.replaceChildren(...steps);
   }
-}
-
-function joined(...parts: string[]): string {
-  return parts.filter(Boolean).join(' · ');
-}
-
-/** A worker's sign, and beside it room for its examples/s and memory. */
-function chipOfWorker(): HTMLElement {
-  return h('span', {}, h('span'), h('span', { class: 'nbt-figures', hidden: true }));
 }
 
 function folded(text: string, more: string): (Node | string)[] {
