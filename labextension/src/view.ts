@@ -40,8 +40,13 @@ export function isInView(run: string): boolean {
   });
 }
 
-export function createRunView(element: HTMLElement, host: RunHost = {}): View {
-  const drawing = new Drawing(host);
+/** `there`: whether the host can do anything, where that is still to be found out. */
+export function createRunView(
+  element: HTMLElement,
+  host: RunHost = {},
+  there?: Promise<boolean>
+): View {
+  const drawing = new Drawing(host, there);
   element.replaceChildren(drawing.root);
   let latest: RunView | null = null;
   let frame = 0;
@@ -116,12 +121,16 @@ class Drawing {
   private readonly last = new Map<string, string>();
   private view: RunView | null = null;
 
-  constructor(host: RunHost) {
+  constructor(host: RunHost, there?: Promise<boolean>) {
     this.logs = host.log ? new LogPanel(host.log.bind(host)) : null;
     this.buttons = new Buttons(host, {
       logs: this.logs ? () => this.toggleLogs() : undefined,
       say: text => say(this.reply, text)
     });
+    if (there) {
+      this.buttons.wait();
+      void there.then(can => this.buttons.known(can));
+    }
     const title = h('div', { class: 'nbt-title' }, this.name, ' ', this.doing, this.rest);
     const head = h('div', { class: 'nbt-head' }, title, this.buttons.element);
     this.workers.append(this.strip.element, this.crew);
@@ -342,8 +351,22 @@ class Buttons {
     this.logs?.setAttribute('aria-expanded', String(open));
   }
 
+  /** Keep the room of what the host does: nothing jumps when it is known that it can. */
+  wait(): void {
+    this.ofHost().forEach(button => button.classList.add('nbt-waits'));
+  }
+
+  /** Show what the host does, or take it away. */
+  known(can: boolean): void {
+    this.ofHost().forEach(button => (can ? button.classList.remove('nbt-waits') : button.remove()));
+  }
+
   dispose(): void {
     clearTimeout(this.sure);
+  }
+
+  private ofHost(): Element[] {
+    return Array.from(this.element.children).filter(button => button !== this.copy);
   }
 
   private add(name: string, title: string): HTMLButtonElement {

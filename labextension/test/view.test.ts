@@ -102,6 +102,27 @@ test('buttons that can do nothing are not there', () => {
   expect(button(element, 'Copy attach')).toBeDefined();
 });
 
+test.each([true, false])(
+  'the room of buttons is kept until it is known whether they can do anything: %s',
+  async can => {
+    let answer: (can: boolean) => void = () => undefined;
+    const there = new Promise<boolean>(resolve => (answer = resolve));
+    const element = document.createElement('div');
+    const log = (): Promise<never> => Promise.reject(new Error('unasked'));
+    const view = createRunView(element, { remove: () => Promise.resolve(), log }, there);
+    view.update(VIEW);
+    expect(element.querySelector('.nbt-title')?.textContent).toContain('digits');
+    const waiting = (): Element[] => Array.from(element.querySelectorAll('.nbt-waits'));
+    const before = waiting();
+    expect(before.map(one => one.textContent)).toEqual(['Logs', 'Delete']);
+    answer(can);
+    await there;
+    expect(waiting()).toEqual([]);
+    expect(before.map(one => element.contains(one))).toEqual([can, can]);
+    expect(button(element, 'Copy attach')?.hidden).toBe(false);
+  }
+);
+
 test('delete asks once more', () => {
   const remove = jest.fn(() => Promise.resolve());
   const { element } = shown({ remove });
