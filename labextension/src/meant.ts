@@ -26,5 +26,6 @@ export function meant(
   if (id) {
     return model.get(id);
   }
-  return model.get(places.tab() ?? '') ?? model.running[0] ?? model.finished[0];
+  const inFront = model.get(places.tab() ?? '');
+  return [inFront, ...model.running, ...model.finished].find(run => run !== undefined);
 }

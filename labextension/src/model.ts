@@ -1,15 +1,8 @@
 /** All runs, as the server tells of them, for whatever shows them. */
 
 import { ISignal, Signal } from '@lumino/signaling';
-import { RunSummary } from './run';
+import { Changes, RunSummary } from './run';
 import { Follow, followAgain } from './stream';
-
-/** What the server's stream of all runs sends. */
-export interface Changes {
-  runs: RunSummary[];
-  gone: string[];
-  all: boolean;
-}
 
 export class RunsModel {
   private readonly known = new Map<string, RunSummary>();
@@ -18,6 +11,7 @@ export class RunsModel {
   private readonly abort = new AbortController();
   private isReady = false;
   private trouble = '';
+  private unseen: string[] = [];
 
   constructor(private readonly follow: Follow<Changes>) {}
 
@@ -39,6 +33,11 @@ export class RunsModel {
   /** Why nothing new comes; empty while it does. */
   get problem(): string {
     return this.trouble;
+  }
+
+  /** What keeps the server from seeing some of the runs, a sentence each. */
+  get problems(): string[] {
+    return this.unseen;
   }
 
   get running(): RunSummary[] {
@@ -73,6 +72,7 @@ export class RunsModel {
       const there = new Set(changes.runs.map(run => run.id));
       changes.gone = [...this.known.keys()].filter(id => !there.has(id));
     }
+    this.unseen = changes.problems ?? (changes.all ? [] : this.unseen);
     const ended = changes.runs.filter(run => !run.live && this.known.get(run.id)?.live);
     changes.gone.forEach(id => this.known.delete(id));
     changes.runs.forEach(run => this.known.set(run.id, run));

@@ -15,6 +15,7 @@ export class Sidebar extends Widget {
   private readonly running: Group;
   private readonly finished: Group;
   private readonly hint = h('p', { class: 'nbt-hint' });
+  private readonly problems = h('p', { class: 'nbt-hint nbt-problems', role: 'status' });
   private readonly title_ = h('h2', {}, 'Training runs');
   private readonly sight = new Sight(seen => this.turned(seen));
   private timer = 0;
@@ -30,7 +31,8 @@ export class Sidebar extends Widget {
     this.addClass('nbt-sidebar');
     this.running = new Group('Running');
     this.finished = new Group('Finished');
-    this.node.append(this.title_, this.hint, this.running.element, this.finished.element);
+    this.node.append(this.title_, this.hint, this.problems);
+    this.node.append(this.running.element, this.finished.element);
     this.node.setAttribute('aria-label', 'Training runs');
     this.node.setAttribute('role', 'region');
     model.changed.connect(this.refresh, this);
@@ -50,6 +52,7 @@ export class Sidebar extends Widget {
         this.rows.delete(id);
       }
     }
+    say(this.problems, this.model.problem ? '' : this.model.problems.join('\n'));
     say(this.hint, this.hinted(shown.size));
     this.hint.hidden = !this.hint.textContent;
   }
@@ -150,7 +153,10 @@ class RunRow {
     say(this.doing, run.doing);
     this.doing.className = `nbt-doing nbt-tone-${run.tone}`;
     say(this.metric, run.metric);
-    say(this.where, [...run.rest.slice(0, 1), run.backend].filter(Boolean).join(' · '));
+    say(
+      this.where,
+      [...run.rest.slice(0, 1), run.backend, run.context].filter(Boolean).join(' · ')
+    );
     this.track.hidden = !run.live;
     this.fill.style.transform = `scaleX(${run.part})`;
   }

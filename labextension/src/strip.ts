@@ -13,7 +13,7 @@ const FIGURED = 4;
 const LISTED = 64;
 
 /** Where a key of the keyboard leads from a worker. */
-const KEYS: Record<string, (at: number, last: number) => number> = {
+const KEYS: Partial<Record<string, (at: number, last: number) => number>> = {
   ArrowRight: at => at + 1,
   ArrowDown: at => at + 1,
   ArrowLeft: at => at - 1,
@@ -56,14 +56,15 @@ export class Strip {
 
   private pressed(event: KeyboardEvent): void {
     const signs = Array.from(this.element.children, chip => chip.firstElementChild as HTMLElement);
-    const to = signs[KEYS[event.key]?.(this.stop, signs.length - 1) ?? -1];
-    if (to && !event.altKey && !event.ctrlKey && !event.metaKey) {
-      event.preventDefault();
-      set(signs[this.stop], 'tabindex', null);
-      this.stop = signs.indexOf(to);
-      set(to, 'tabindex', '0');
-      to.focus();
+    const to = KEYS[event.key]?.(this.stop, signs.length - 1) ?? -1;
+    if (to < 0 || to >= signs.length || event.altKey || event.ctrlKey || event.metaKey) {
+      return;
     }
+    event.preventDefault();
+    set(signs[this.stop], 'tabindex', null);
+    this.stop = to;
+    set(signs[to], 'tabindex', '0');
+    signs[to].focus();
   }
 
   /** Have JupyterLab leave the keys to a worker that was come to by them; not to a clicked one. */

@@ -7,6 +7,7 @@ export const VIEW: RunView = {
   id: 'digits-1',
   name: 'digits',
   backend: 'local',
+  context: '',
   status: 'training',
   tone: 'busy',
   live: true,

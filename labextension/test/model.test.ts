@@ -1,11 +1,14 @@
+import { Widget } from '@lumino/widgets';
 import { meant, OF_ROW } from '../src/meant';
-import { age, Changes, RunsModel } from '../src/model';
-import { RunSummary } from '../src/run';
+import { age, RunsModel } from '../src/model';
+import { Changes, RunSummary } from '../src/run';
+import { Sidebar } from '../src/sidebar';
 
 function run(id: string, more: Partial<RunSummary> = {}): RunSummary {
   const common = {
     name: id,
     backend: 'local',
+    context: '',
     tone: 'busy',
     metric: '',
     rest: [],
@@ -111,4 +114,34 @@ test('a command is about the newest finished run where none is running', () => {
   const runs = [run('a', { live: false }), run('b', { live: false, created: 2 })];
   model.take({ runs, gone: [], all: true });
   expect(meant({ isPalette: true }, model, places)?.id).toBe('b');
+});
+
+test('problems stay until the server tells others, or all anew', () => {
+  const model = new RunsModel(none);
+  const take = (all: boolean, problems?: string[]): string[] => {
+    model.take({ runs: [], gone: [], all, problems });
+    return model.problems;
+  };
+  expect(take(true)).toEqual([]);
+  expect(take(false, ['kubernetes: away'])).toEqual(['kubernetes: away']);
+  expect(take(false)).toEqual(['kubernetes: away']);
+  expect(take(false, [])).toEqual([]);
+  expect(take(true, ['kubernetes: away'])).toEqual(['kubernetes: away']);
+  expect(take(true)).toEqual([]);
+});
+
+test('the sidebar says where a run is, and why others may be missing', () => {
+  const model = new RunsModel(none);
+  const sidebar = new Sidebar(model, () => undefined);
+  Widget.attach(sidebar, document.body);
+  const problems = ["kubernetes: the cluster can't be reached", 'docker: not running'];
+  const runs = [run('a'), run('b', { backend: 'kubernetes', context: 'lab', created: 0 })];
+  model.take({ runs, gone: [], all: true, problems });
+  const rows = Array.from(sidebar.node.querySelectorAll('.nbt-row'));
+  expect(rows.map(row => row.lastElementChild?.textContent)).toEqual(['local', 'kubernetes · lab']);
+  const said = sidebar.node.querySelector('.nbt-problems')!;
+  expect(said.textContent).toBe(problems.join('\n'));
+  model.take({ runs: [], gone: [], all: false, problems: [] });
+  expect(said.textContent).toBe('');
+  sidebar.dispose();
 });
