@@ -7,6 +7,7 @@ import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { EXAMPLE } from './example';
 import { runsIcon } from './icon';
+import { meant } from './meant';
 import { RunsModel } from './model';
 import { RunSummary } from './run';
 import { Server } from './server';
@@ -44,6 +45,8 @@ interface Given {
   model: RunsModel;
   server: Server;
   open(id: string, page?: Page): void;
+  /** The run of the tab that is in front, if it is one. */
+  current(): string | undefined;
   showSidebar(): void;
   notebooks: INotebookTracker | null;
   documents: IDocumentManager | null;
@@ -55,12 +58,12 @@ export function addCommands(given: Given): void {
   const { app, model, server, notebooks, documents } = given;
   const commands = app.commands;
 
-  /** The run that is meant: by its id, by the row under the mouse, or the newest. */
-  const meant = (args: ReadonlyPartialJSONObject): RunSummary | undefined => {
-    const row = app.contextMenuHitTest(node => node.dataset.run !== undefined);
-    const id = (args['run'] as string | undefined) ?? row?.dataset.run;
-    return id ? model.get(id) : (model.running[0] ?? model.finished[0]);
+  const places = {
+    row: () => app.contextMenuHitTest(node => node.dataset.run !== undefined)?.dataset.run,
+    tab: given.current
   };
+  const of = (args: ReadonlyPartialJSONObject): RunSummary | undefined =>
+    meant(args, model, places);
   const add = (
     id: string,
     label: string,
@@ -69,18 +72,18 @@ export function addCommands(given: Given): void {
   ): void => {
     commands.addCommand(id, {
       label: args => {
-        const run = args['isPalette'] ? meant(args) : undefined;
+        const run = args['isPalette'] ? of(args) : undefined;
         return run ? `${label}: ${run.name}` : label;
       },
       describedBy: {
         args: { type: 'object', properties: { run: { type: 'string', description: "A run's id" } } }
       },
       isEnabled: args => {
-        const run = meant(args);
+        const run = of(args);
         return run !== undefined && isEnabled(run);
       },
       execute: async args => {
-        const run = meant(args);
+        const run = of(args);
         try {
           await (run && act(run));
         } catch (error) {

@@ -40,3 +40,15 @@ export function say(element: Element, text: string): void {
     element.textContent = text;
   }
 }
+
+/** Set an attribute only where it changed, or take it away: setting costs more than looking. */
+export function set(element: Element, name: string, value: string | null): void {
+  if (element.getAttribute(name) === value) {
+    return;
+  }
+  if (value === null) {
+    element.removeAttribute(name);
+  } else {
+    element.setAttribute(name, value);
+  }
+}

@@ -21,8 +21,9 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { addCommands, CATEGORY, CommandIDs, OF_A_RUN } from './commands';
 import { runsIcon, runsImage } from './icon';
 import { labServer } from './jupyter';
-import { Changes, RunsModel } from './model';
-import { RunSummary } from './run';
+import { OF_ROW } from './meant';
+import { RunsModel } from './model';
+import { Changes, RunSummary } from './run';
 import { Sidebar } from './sidebar';
 import { RunningItem } from './status';
 import { Page, RunTab } from './tab';
@@ -65,7 +66,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const open = (id: string, page?: Page): void => {
       let tab = tabs.find(widget => widget.content.run === id);
       if (!tab) {
-        const content = new RunTab(id, server, error => Notification.error(String(error)));
+        const content = new RunTab(id, server);
         content.title.label = model.get(id)?.name ?? 'run';
         content.title.icon = runsIcon;
         tab = new MainAreaWidget({ content });
@@ -82,6 +83,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
       app.shell.activateById(tab.id);
     };
 
+    const current = (): string | undefined =>
+      tabs.find(tab => tab === app.shell.currentWidget)?.content.run;
+
     const sidebar = new Sidebar(model, open);
     sidebar.id = 'nbtrain-runs';
     sidebar.title.icon = runsIcon;
@@ -91,7 +95,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const showSidebar = (): void => app.shell.activateById(sidebar.id);
     labShell?.layoutModified.connect(() => sidebar.refresh());
 
-    addCommands({ app, model, server, open, showSidebar, notebooks, documents });
+    addCommands({ app, model, server, open, current, showSidebar, notebooks, documents });
     void restorer?.restore(tabs, {
       command: CommandIDs.open,
       args: tab => ({ run: tab.content.run }),
@@ -99,7 +103,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       when: first(model)
     });
     OF_A_RUN.forEach((command, rank) =>
-      app.contextMenu.addItem({ command, selector: '.nbt-run', rank })
+      app.contextMenu.addItem({ command, args: OF_ROW, selector: '.nbt-run', rank })
     );
     const inPalette = [CommandIDs.sidebar, CommandIDs.example, ...OF_A_RUN];
     inPalette.forEach(command =>

@@ -2,6 +2,7 @@
 
 import { h, say } from './dom';
 import { LogPiece } from './run';
+import { Sight } from './sight';
 
 /** How often a followed log is asked for, in milliseconds. */
 const EVERY = 1000;
@@ -31,7 +32,7 @@ export class LogPanel {
   private content = '';
   private name = 'run';
   private live = true;
-  private isSeen = true;
+  private readonly sight = new Sight(() => void this.tick());
   private busy = false;
 
   constructor(private readonly read: ReadLog) {
@@ -65,6 +66,7 @@ export class LogPanel {
     this.follow.addEventListener('change', () => void this.tick());
     this.search.addEventListener('input', () => this.show());
     download.addEventListener('click', () => void this.download());
+    this.sight.there(true);
   }
 
   update(workers: number, live: boolean): void {
@@ -89,13 +91,13 @@ export class LogPanel {
   }
 
   seen(seen: boolean): void {
-    this.isSeen = seen;
-    void this.tick();
+    this.sight.there(seen);
   }
 
   dispose(): void {
-    clearTimeout(this.timer);
     this.element.hidden = true;
+    this.sight.dispose();
+    clearTimeout(this.timer);
   }
 
   private restart(): void {
@@ -124,7 +126,7 @@ export class LogPanel {
   }
 
   private isOpen(): boolean {
-    return this.isSeen && !this.element.hidden;
+    return this.sight.seen && !this.element.hidden;
   }
 
   /** Read what is new; tells whether another worker was chosen meanwhile. */

@@ -4,6 +4,7 @@ import { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { Widget } from '@lumino/widgets';
 import { labServer } from './jupyter';
 import { RunHost, RunView } from './run';
+import { Server } from './server';
 import { createRunView, View } from './view';
 
 const MIME = 'application/vnd.nbtrain.run+json';
@@ -11,11 +12,15 @@ const MIME = 'application/vnd.nbtrain.run+json';
 class KeptRun extends Widget implements IRenderMime.IRenderer {
   private view: View | null = null;
 
-  async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
+  renderModel(model: IRenderMime.IMimeModel): Promise<void> {
     const data = model.data[MIME] as unknown as RunView;
     this.view?.dispose();
-    this.view = createRunView(this.node, await host(data.id));
+    const server = labServer();
+    // Drawn at once: the server may be slow to say whether it has the run, or never say it.
+    const there = data.id ? server.knows(data.id) : Promise.resolve(false);
+    this.view = createRunView(this.node, hostOf(server, data.id), there);
     this.view.update(data);
+    return Promise.resolve();
   }
 
   dispose(): void {
@@ -24,11 +29,7 @@ class KeptRun extends Widget implements IRenderMime.IRenderer {
   }
 }
 
-async function host(id: string): Promise<RunHost> {
-  const server = labServer();
-  if (!id || !(await server.knows(id))) {
-    return {};
-  }
+function hostOf(server: Server, id: string): RunHost {
   return {
     remove: () => server.remove(id),
     tensorboard: () => server.tensorboard(id),

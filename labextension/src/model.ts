@@ -1,19 +1,8 @@
 /** All runs, as the server tells of them, for whatever shows them. */
 
 import { ISignal, Signal } from '@lumino/signaling';
-import { RunSummary } from './run';
-
-/** What the server's stream of all runs sends. */
-export interface Changes {
-  runs: RunSummary[];
-  gone: string[];
-  all: boolean;
-}
-
-export type Follow = (signal: AbortSignal, take: (changes: Changes) => void) => Promise<void>;
-
-/** How long to wait before the stream is asked for again, in milliseconds. */
-const AGAIN = [1000, 2000, 5000, 15000];
+import { Changes, RunSummary } from './run';
+import { Follow, followAgain } from './stream';
 
 export class RunsModel {
   private readonly known = new Map<string, RunSummary>();
@@ -22,8 +11,9 @@ export class RunsModel {
   private readonly abort = new AbortController();
   private isReady = false;
   private trouble = '';
+  private unseen: string[] = [];
 
-  constructor(private readonly follow: Follow) {}
+  constructor(private readonly follow: Follow<Changes>) {}
 
   /** Emitted whenever there is something else to show. */
   get changed(): ISignal<this, void> {
@@ -45,6 +35,11 @@ export class RunsModel {
     return this.trouble;
   }
 
+  /** What keeps the server from seeing some of the runs, a sentence each. */
+  get problems(): string[] {
+    return this.unseen;
+  }
+
   get running(): RunSummary[] {
     return this.sorted(run => run.live);
   }
@@ -57,27 +52,19 @@ export class RunsModel {
     return this.known.get(id);
   }
 
-  /** Follow the stream, again and again where it breaks off. */
-  async start(pause: (ms: number) => Promise<void> = sleep): Promise<void> {
-    for (let failed = 0; !this.isDisposed(); failed++) {
-      try {
-        await this.follow(this.abort.signal, changes => {
-          failed = 0;
-          this.take(changes);
-        });
-        this.trouble = 'The connection to the server has ended.';
-      } catch (error) {
-        this.trouble = error instanceof Error ? error.message : String(error);
-      }
+  /**
+   * Follow the stream, again and again where it breaks off.
+   *
+   * It goes on while the browser's tab is hidden, unlike all that only draws: the notification of a
+   * run's end is for those who are looking at something else.
+   */
+  start(pause?: (ms: number) => Promise<void>): Promise<void> {
+    const lost = (why: string): void => {
+      this.trouble = why;
       this.change.emit();
-      if (!this.isDisposed()) {
-        await pause(AGAIN[Math.min(failed, AGAIN.length - 1)]);
-      }
-    }
-  }
-
-  private isDisposed(): boolean {
-    return this.abort.signal.aborted;
+    };
+    const take = this.take.bind(this);
+    return followAgain(this.follow, this.abort.signal, { take, lost }, pause);
   }
 
   take(changes: Changes): void {
@@ -85,6 +72,7 @@ export class RunsModel {
       const there = new Set(changes.runs.map(run => run.id));
       changes.gone = [...this.known.keys()].filter(id => !there.has(id));
     }
+    this.unseen = changes.problems ?? (changes.all ? [] : this.unseen);
     const ended = changes.runs.filter(run => !run.live && this.known.get(run.id)?.live);
     changes.gone.forEach(id => this.known.delete(id));
     changes.runs.forEach(run => this.known.set(run.id, run));
@@ -114,8 +102,4 @@ export function age(created: number, now: number): string {
   ];
   const unit = units.find(([size]) => seconds >= size);
   return unit ? `${Math.floor(seconds / unit[0])} ${unit[1]} ago` : 'just now';
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise(resolve => setTimeout(resolve, ms));
 }

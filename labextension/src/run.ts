@@ -7,6 +7,8 @@ export interface RunSummary {
   id: string;
   name: string;
   backend: string;
+  /** Where of the backend it is, such as the name of a cluster; may be empty. */
+  context: string;
   status: string;
   tone: Tone;
   live: boolean;
@@ -17,6 +19,15 @@ export interface RunSummary {
   part: number;
   metric: string;
   crowd: number;
+}
+
+/** What the server's stream of all runs sends. */
+export interface Changes {
+  runs: RunSummary[];
+  gone: string[];
+  all: boolean;
+  /** Why some runs can't be seen, such as "kubernetes: ..."; missing where nothing changed. */
+  problems?: string[];
 }
 
 export interface Curve {

@@ -5,6 +5,7 @@ import { Widget } from '@lumino/widgets';
 import { h, say } from './dom';
 import { age, RunsModel } from './model';
 import { RunSummary } from './run';
+import { Sight } from './sight';
 
 /** Ages are counted on so often, in milliseconds. */
 const TICK = 30_000;
@@ -14,7 +15,9 @@ export class Sidebar extends Widget {
   private readonly running: Group;
   private readonly finished: Group;
   private readonly hint = h('p', { class: 'nbt-hint' });
+  private readonly problems = h('p', { class: 'nbt-hint nbt-problems', role: 'status' });
   private readonly title_ = h('h2', {}, 'Training runs');
+  private readonly sight = new Sight(seen => this.turned(seen));
   private timer = 0;
 
   /** At most this many finished runs are listed. */
@@ -28,7 +31,8 @@ export class Sidebar extends Widget {
     this.addClass('nbt-sidebar');
     this.running = new Group('Running');
     this.finished = new Group('Finished');
-    this.node.append(this.title_, this.hint, this.running.element, this.finished.element);
+    this.node.append(this.title_, this.hint, this.problems);
+    this.node.append(this.running.element, this.finished.element);
     this.node.setAttribute('aria-label', 'Training runs');
     this.node.setAttribute('role', 'region');
     model.changed.connect(this.refresh, this);
@@ -36,8 +40,8 @@ export class Sidebar extends Widget {
   }
 
   refresh(): void {
-    if (!this.isVisible) {
-      return; // hidden tabs cost nothing
+    if (!this.isVisible || document.hidden) {
+      return; // what nobody sees costs nothing
     }
     const finished = this.model.finished.slice(0, this.most);
     this.running.show(this.model.running.map(run => this.row(run)));
@@ -48,23 +52,35 @@ export class Sidebar extends Widget {
         this.rows.delete(id);
       }
     }
+    say(this.problems, this.model.problem ? '' : this.model.problems.join('\n'));
     say(this.hint, this.hinted(shown.size));
     this.hint.hidden = !this.hint.textContent;
   }
 
+  protected onAfterAttach(_message: Message): void {
+    this.sight.there(this.isVisible);
+  }
+
   protected onAfterShow(_message: Message): void {
-    this.refresh();
-    this.timer = window.setInterval(() => this.refresh(), TICK);
+    this.sight.there(true);
   }
 
   protected onAfterHide(_message: Message): void {
-    clearInterval(this.timer);
+    this.sight.there(false);
   }
 
   dispose(): void {
-    clearInterval(this.timer);
+    this.sight.dispose();
     this.model.changed.disconnect(this.refresh, this);
     super.dispose();
+  }
+
+  private turned(seen: boolean): void {
+    clearInterval(this.timer);
+    if (seen) {
+      this.refresh();
+      this.timer = window.setInterval(() => this.refresh(), TICK);
+    }
   }
 
   private hinted(count: number): string {
@@ -137,7 +153,10 @@ class RunRow {
     say(this.doing, run.doing);
     this.doing.className = `nbt-doing nbt-tone-${run.tone}`;
     say(this.metric, run.metric);
-    say(this.where, [...run.rest.slice(0, 1), run.backend].filter(Boolean).join(' · '));
+    say(
+      this.where,
+      [...run.rest.slice(0, 1), run.backend, run.context].filter(Boolean).join(' · ')
+    );
     this.track.hidden = !run.live;
     this.fill.style.transform = `scaleX(${run.part})`;
   }

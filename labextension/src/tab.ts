@@ -2,11 +2,13 @@
 
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
-import { h } from './dom';
+import { h, say } from './dom';
 import { LogPanel } from './logs';
 import { RunView } from './run';
 import { Server } from './server';
+import { Sight } from './sight';
 import { bytes } from './size';
+import { followAgain } from './stream';
 import { createRunView, View } from './view';
 
 const PAGES = ['Overview', 'Workers', 'Logs', 'Code and data', 'Files'] as const;
@@ -18,14 +20,15 @@ export class RunTab extends Widget {
   private readonly panels = new Map<Page, HTMLElement>();
   private readonly view: View;
   private readonly logs: LogPanel;
+  private readonly lost = h('p', { class: 'nbt-lost', role: 'status' });
+  private readonly sight = new Sight(seen => this.turned(seen));
   private abort = new AbortController();
   private latest: RunView | null = null;
   private shown: Page = 'Overview';
 
   constructor(
     readonly run: string,
-    private readonly server: Server,
-    private readonly failed: (error: unknown) => void
+    private readonly server: Server
   ) {
     super();
     this.addClass('nbt-tab');
@@ -42,6 +45,7 @@ export class RunTab extends Widget {
     });
     this.logs = new LogPanel((worker, offset) => server.log(run, worker, offset));
     this.panels.get('Logs')!.append(h('div', { class: 'nbt nbt-wide' }, this.logs.element));
+    this.node.append(this.lost); // below the rest, which stays where it is
     this.show_('Overview');
   }
 
@@ -58,39 +62,53 @@ export class RunTab extends Widget {
     this.fill();
   }
 
+  protected onAfterAttach(_message: Message): void {
+    this.sight.there(this.isVisible);
+  }
+
   protected onAfterShow(_message: Message): void {
-    this.abort = new AbortController();
-    void this.follow(this.abort.signal);
-    this.logs.seen(true);
+    this.sight.there(true);
   }
 
   protected onBeforeHide(_message: Message): void {
-    this.abort.abort(); // hidden tabs cost nothing
-    this.logs.seen(false);
+    this.sight.there(false);
+  }
+
+  protected onBeforeDetach(_message: Message): void {
+    this.sight.there(false);
   }
 
   dispose(): void {
-    this.abort.abort();
+    this.sight.dispose();
     this.view.dispose();
     this.logs.dispose();
     super.dispose();
   }
 
-  private async follow(signal: AbortSignal): Promise<void> {
-    try {
-      await this.server.follow(this.run, signal, data => {
-        const view = data as RunView & { gone?: boolean };
-        if (view.gone) {
-          this.dispose();
-        } else {
-          this.update_(view);
-        }
-      });
-    } catch (error) {
-      if (!signal.aborted) {
-        this.failed(error);
-      }
+  private turned(seen: boolean): void {
+    this.logs.seen(seen);
+    this.abort.abort();
+    if (seen) {
+      this.abort = new AbortController();
+      void this.follow(this.abort.signal);
     }
+  }
+
+  private follow(signal: AbortSignal): Promise<void> {
+    const take = (news: RunView & { gone?: boolean }): void => {
+      say(this.lost, '');
+      if (news.gone) {
+        this.dispose();
+      } else {
+        this.update_(news);
+      }
+    };
+    const lost = (why: string): void => say(this.lost, `Connection lost, trying again: ${why}`);
+    return followAgain(
+      (until, news) => this.server.follow(this.run, until, data => news(data as RunView)),
+      signal,
+      { take, lost }
+    );
   }
 
   private update_(view: RunView): void {

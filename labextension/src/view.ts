@@ -10,6 +10,7 @@ import { LogPanel } from './logs';
 import { Paced } from './paced';
 import { draw } from './plot';
 import { RunHost, RunView, Row } from './run';
+import { joined, NUMBERED, Strip } from './strip';
 
 /** A live run is drawn so often at most, and its curves so often, in milliseconds. */
 const DRAWN_EVERY = 400;
@@ -30,12 +31,6 @@ const HEADS: Record<string, string> = {
   validation: 'validation'
 };
 
-/** Above this many workers the strip shows their signs without their numbers. */
-const NUMBERED = 16;
-
-/** Above this many workers their examples/s and memory are told by their tooltips alone. */
-const FIGURED = 4;
-
 /** Tell whether a view of a run is on the screen. */
 export function isInView(run: string): boolean {
   return Array.from(document.querySelectorAll<HTMLElement>('.nbt')).some(root => {
@@ -45,8 +40,13 @@ export function isInView(run: string): boolean {
   });
 }
 
-export function createRunView(element: HTMLElement, host: RunHost = {}): View {
-  const drawing = new Drawing(host);
+/** `there`: whether the host can do anything, where that is still to be found out. */
+export function createRunView(
+  element: HTMLElement,
+  host: RunHost = {},
+  there?: Promise<boolean>
+): View {
+  const drawing = new Drawing(host, there);
   element.replaceChildren(drawing.root);
   let latest: RunView | null = null;
   let frame = 0;
@@ -104,7 +104,7 @@ class Drawing {
   private readonly doing = h('strong');
   private readonly rest = h('span');
   private readonly facts = h('div', { class: 'nbt-facts' });
-  private readonly strip = h('span', { class: 'nbt-strip', role: 'img' });
+  private readonly strip = new Strip();
   private readonly crew = h('span', { class: 'nbt-crew' });
   private readonly workers = h('div', { class: 'nbt-workers' });
   private readonly bars = h('div', { class: 'nbt-bars' });
@@ -121,15 +121,19 @@ class Drawing {
   private readonly last = new Map<string, string>();
   private view: RunView | null = null;
 
-  constructor(host: RunHost) {
+  constructor(host: RunHost, there?: Promise<boolean>) {
     this.logs = host.log ? new LogPanel(host.log.bind(host)) : null;
     this.buttons = new Buttons(host, {
       logs: this.logs ? () => this.toggleLogs() : undefined,
       say: text => say(this.reply, text)
     });
+    if (there) {
+      this.buttons.wait();
+      void there.then(can => this.buttons.known(can));
+    }
     const title = h('div', { class: 'nbt-title' }, this.name, ' ', this.doing, this.rest);
     const head = h('div', { class: 'nbt-head' }, title, this.buttons.element);
-    this.workers.append(this.strip, this.crew);
+    this.workers.append(this.strip.element, this.crew);
     this.numbers.append(this.table, this.plots);
     this.root.append(head, this.facts, this.reply, this.workers, this.bars, this.numbers);
     this.root.append(this.notes, this.next, ...(this.logs ? [this.logs.element] : []));
@@ -197,22 +201,7 @@ class Drawing {
   }
 
   private drawWorkers(view: RunView): void {
-    const few = view.workers.length <= NUMBERED;
-    this.strip.classList.toggle('nbt-many', !few);
-    this.strip.setAttribute('aria-label', `workers: ${view.crew}`);
-    // The elements stay, so that a hovered one keeps its tooltip.
-    while (this.strip.childElementCount > view.workers.length) {
-      this.strip.lastElementChild?.remove();
-    }
-    view.workers.forEach((worker, index) => {
-      const chip = this.strip.children[index] ?? this.strip.appendChild(chipOfWorker());
-      say(chip.children[0], few ? `${worker.sign}\u202f${index}` : worker.sign);
-      // Room is kept from the beginning: nothing jumps when the first figures come.
-      chip.children[1].toggleAttribute('hidden', !(view.live && view.crowd <= FIGURED));
-      say(chip.children[1], joined(worker.rate, worker.memory));
-      chip.className = `nbt-worker nbt-tone-${worker.tone}`;
-      (chip as HTMLElement).title = joined(worker.about, worker.rate, worker.memory);
-    });
+    this.strip.draw(view);
     say(this.crew, joined(view.crew, view.speed, view.memory));
   }
 
@@ -274,15 +263,6 @@ class Drawing {
     );
     this.next.replaceChildren(...steps);
   }
-}
-
-function joined(...parts: string[]): string {
-  return parts.filter(Boolean).join(' · ');
-}
-
-/** A worker's sign, and beside it room for its examples/s and memory. */
-function chipOfWorker(): HTMLElement {
-  return h('span', {}, h('span'), h('span', { class: 'nbt-figures', hidden: true }));
 }
 
 function folded(text: string, more: string): (Node | string)[] {
@@ -371,8 +351,22 @@ class Buttons {
     this.logs?.setAttribute('aria-expanded', String(open));
   }
 
+  /** Keep the room of what the host does: nothing jumps when it is known that it can. */
+  wait(): void {
+    this.ofHost().forEach(button => button.classList.add('nbt-waits'));
+  }
+
+  /** Show what the host does, or take it away. */
+  known(can: boolean): void {
+    this.ofHost().forEach(button => (can ? button.classList.remove('nbt-waits') : button.remove()));
+  }
+
   dispose(): void {
     clearTimeout(this.sure);
+  }
+
+  private ofHost(): Element[] {
+    return Array.from(this.element.children).filter(button => button !== this.copy);
   }
 
   private add(name: string, title: string): HTMLButtonElement {

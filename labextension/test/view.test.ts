@@ -1,45 +1,6 @@
 import { RunHost, RunView } from '../src/run';
 import { createRunView } from '../src/view';
-
-const VIEW: RunView = {
-  version: 1,
-  id: 'digits-1',
-  name: 'digits',
-  backend: 'local',
-  status: 'training',
-  tone: 'busy',
-  live: true,
-  created: 1,
-  ended: null,
-  doing: 'training',
-  rest: ['epoch 1/5'],
-  part: 0.2,
-  metric: '',
-  crowd: 2,
-  facts: ['2 workers'],
-  workers: [
-    {
-      sign: '●',
-      tone: 'busy',
-      about: 'worker 0: training',
-      rate: '620 examples/s',
-      memory: '1.2 GB'
-    },
-    { sign: '✕', tone: 'bad', about: 'worker 1: failed', rate: '', memory: '' }
-  ],
-  crew: '1 training',
-  speed: '',
-  memory: '',
-  bars: [{ name: 'epochs', part: 0.2, said: '1/5' }],
-  caption: 'epoch 1',
-  columns: ['now'],
-  rows: [{ name: 'loss', now: '0.5', training: '', validation: '' }],
-  plots: [],
-  notes: [{ tone: 'warn', text: '<b>first</b>', more: 'rest' }],
-  error: null,
-  next: [['digits.model', 'waits']],
-  attach: "nbtrain.attach('digits-1')"
-};
+import { VIEW } from './data';
 
 let frames: FrameRequestCallback[] = [];
 
@@ -141,6 +102,27 @@ test('buttons that can do nothing are not there', () => {
   expect(button(element, 'Copy attach')).toBeDefined();
 });
 
+test.each([true, false])(
+  'the room of buttons is kept until it is known whether they can do anything: %s',
+  async can => {
+    let answer: (can: boolean) => void = () => undefined;
+    const there = new Promise<boolean>(resolve => (answer = resolve));
+    const element = document.createElement('div');
+    const log = (): Promise<never> => Promise.reject(new Error('unasked'));
+    const view = createRunView(element, { remove: () => Promise.resolve(), log }, there);
+    view.update(VIEW);
+    expect(element.querySelector('.nbt-title')?.textContent).toContain('digits');
+    const waiting = (): Element[] => Array.from(element.querySelectorAll('.nbt-waits'));
+    const before = waiting();
+    expect(before.map(one => one.textContent)).toEqual(['Logs', 'Delete']);
+    answer(can);
+    await there;
+    expect(waiting()).toEqual([]);
+    expect(before.map(one => element.contains(one))).toEqual([can, can]);
+    expect(button(element, 'Copy attach')?.hidden).toBe(false);
+  }
+);
+
 test('delete asks once more', () => {
   const remove = jest.fn(() => Promise.resolve());
   const { element } = shown({ remove });
@@ -179,4 +161,82 @@ test('logs are read from the end, searched, and follow the worker that is chosen
   worker.dispatchEvent(new Event('change'));
   await new Promise(resolve => setTimeout(resolve));
   expect(text.textContent).toBe('w1\nloss\n');
+});
+
+describe('the strip of workers', () => {
+  const strip = (element: HTMLElement): HTMLElement => element.querySelector('.nbt-strip')!;
+  const stops = (element: HTMLElement): (string | null)[] =>
+    Array.from(element.querySelectorAll('.nbt-strip [tabindex]')).map(stop =>
+      stop.getAttribute('aria-label')
+    );
+  const crowd = (count: number): RunView => ({
+    ...VIEW,
+    crowd: count,
+    workers: Array.from({ length: count }, (_, index) => ({
+      ...VIEW.workers[0],
+      about: `worker ${index}: training`,
+      rate: '',
+      memory: ''
+    }))
+  });
+  const press = (key: string): boolean =>
+    document.activeElement!.dispatchEvent(
+      new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true })
+    );
+
+  test('it is a list that says of each worker what its tooltip does', () => {
+    const { element } = shown();
+    expect(strip(element).getAttribute('role')).toBe('list');
+    const items = Array.from(strip(element).children);
+    expect(items.map(item => item.getAttribute('role'))).toEqual(['listitem', 'listitem']);
+    const names = items.map(item => item.querySelector('[role=img]')?.getAttribute('aria-label'));
+    expect(names).toEqual(['worker 0: training · 620 examples/s · 1.2 GB', 'worker 1: failed']);
+    expect(names).toEqual(items.map(item => item.getAttribute('title')));
+  });
+
+  test('it has one tab stop, which the arrow keys move and redrawing leaves', () => {
+    const { element, view } = shown();
+    document.body.append(element);
+    view.update({ ...crowd(64), live: false });
+    frames.splice(0).forEach(frame => frame(0));
+    expect(stops(element)).toEqual(['worker 0: training']);
+    element.querySelector<HTMLElement>('.nbt-strip [tabindex]')!.focus();
+    for (const key of ['ArrowRight', 'ArrowDown', 'ArrowLeft']) {
+      press(key);
+    }
+    expect(stops(element)).toEqual(['worker 1: training']);
+    expect(document.activeElement?.getAttribute('aria-label')).toBe('worker 1: training');
+    press('End');
+    press('ArrowRight');
+    expect(document.activeElement?.getAttribute('aria-label')).toBe('worker 63: training');
+    const focused = document.activeElement;
+    view.update({ ...crowd(64), crew: 'others', live: false });
+    frames.splice(0).forEach(frame => frame(0));
+    expect(document.activeElement).toBe(focused);
+    view.update({ ...crowd(3), live: false });
+    frames.splice(0).forEach(frame => frame(0));
+    expect(stops(element)).toEqual(['worker 2: training']);
+    element.remove();
+  });
+
+  test('of more than 64 workers it is one picture', () => {
+    const { element, view } = shown();
+    view.update({ ...crowd(65), live: false });
+    frames[0](0);
+    expect(strip(element).getAttribute('role')).toBe('img');
+    expect(strip(element).querySelectorAll('[role], [tabindex], [aria-label]')).toHaveLength(0);
+    expect(strip(element).lastElementChild?.getAttribute('title')).toBe('worker 64: training');
+  });
+
+  test('drawn again, only what has changed is touched', () => {
+    const { element, view } = shown();
+    const watched = new MutationObserver(() => undefined);
+    watched.observe(strip(element), { subtree: true, attributes: true, childList: true });
+    const [first, second] = VIEW.workers;
+    const about = 'worker 1: failed again';
+    view.update({ ...VIEW, workers: [first, { ...second, about }] });
+    frames[0](0);
+    const touched = watched.takeRecords().map(record => record.attributeName);
+    expect(touched).toEqual(['title', 'aria-label']);
+  });
 });
