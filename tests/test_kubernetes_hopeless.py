@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -45,7 +44,6 @@ def error_of(run, place):
 )
 def test_a_worker_with_too_little_memory_ends_the_run_and_is_named(place, memory):
     image = place.fields["container"]["image"]
-    began = time.monotonic()
     run = nbtrain.train(
         programs.model, programs.dataset, backend="kubernetes", workers=2, epochs=1, batch=32,
         seed=7, live=False, rehearse=False, cpu=0.5, memory=memory, storage="none", image=image,
@@ -55,7 +53,6 @@ def test_a_worker_with_too_little_memory_ends_the_run_and_is_named(place, memory
     assert error.worker in (0, 1)
     assert f"worker {error.worker}: " in str(error)
     assert "memory" in str(error)
-    print(time.monotonic() - began, error, error.cause)
 
 
 def test_a_payload_that_the_head_refuses_ends_the_run(place, monkeypatch):
