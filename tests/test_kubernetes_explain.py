@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbtrain.backends.kubernetes import names
-from nbtrain.backends.kubernetes.explain import explain, explain_job, in_order
+from nbtrain.backends.kubernetes.errors import Unreachable
+from nbtrain.backends.kubernetes.explain import explain, explain_job, failures, in_order
+from nbtrain.backends.kubernetes.failing import TRIES, Failing
 from nbtrain.backends.kubernetes.watch import finished, placed
+from nbtrain.runtime.events import Phase, Started, encode
 
 
 def pod(status=None, *, worker=1, node="node1", uid="p", created="2026-01-01T00:00:00Z", **meta):
@@ -234,6 +237,115 @@ def test_a_head_whose_volume_is_on_a_node_that_is_away_says_so():
 def test_running_and_done():
     assert explain(pod({"phase": "Running"})).phase == "running"
     assert explain(pod({"phase": "Succeeded"})).reason == "done"
+
+
+# -- pods that fail again and again ---------------------------------------------------------------
+
+EVICTED = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+
+
+def at(second, status):
+    """Return the status of a pod that ended so many seconds after its head asked for workers."""
+    ready = {"type": "Ready", "status": "False"}
+    ready["lastTransitionTime"] = f"2026-01-01T00:01:{second:02}Z"
+    return {**status, "conditions": [ready]}
+
+
+HEAD_ASKED = 1767225660.0  # 2026-01-01T00:01:00Z
+ASKED = Phase(worker=1, phase="waiting", seq=0, time=HEAD_ASKED)
+BEGUN = Started(workers=2, epochs=1, seq=1, time=HEAD_ASKED + 1)
+
+
+class Directory:
+    """A run directory with these events."""
+
+    def __init__(self, *events):
+        self.text = b"".join(encode(event).encode() + b"\n" for event in events)
+        self.reads = 0
+
+    def read(self, _path):
+        self.reads += 1
+        yield self.text + b'{"kind": "pha'
+
+
+def told(directory, *statuses):
+    """Return what is told of a worker whose pods ended so, one after the other."""
+    pods = [pod(status, uid=str(number)) for number, status in enumerate(statuses)]
+    return Failing(lambda: directory).shown(explain(pods[-1]), pods)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "fix"),
+    [
+        (ended(137, "OOMKilled"), "out of memory (it has 2Gi)", "--memory"),
+        (EVICTED, "it was evicted: low on memory", "kubectl describe nodes"),
+        (ended(1, message="SyntaxError"), "exit code 1: SyntaxError", "--image"),
+        (ended(1, message="agent: no head at t:8476: timed out"), "no head at", "doctor --probe"),
+    ],
+)
+def test_a_worker_whose_pods_fail_before_it_ever_trains_is_stuck(status, reason, fix):
+    first, *rest = (at(second, status) for second in (3, 18, 44))
+    assert not told(Directory(ASKED), first).stuck
+    assert not told(Directory(ASKED), first, rest[0]).stuck
+    found = told(Directory(ASKED), first, *rest)
+    assert found.stuck
+    assert (found.worker, found.phase) == (1, "gone")
+    assert reason in found.reason
+    assert "3 of its pods have failed" in found.reason
+    assert fix in found.fix
+
+
+OUT_OF_MEMORY = [at(second, ended(137, "OOMKilled")) for second in (3, 18, 44, 59)]
+
+
+def test_a_worker_that_has_trained_is_never_stuck_by_pods_that_fail():
+    directory = Directory(ASKED, BEGUN)
+    pods = [pod(status, uid=str(number)) for number, status in enumerate(OUT_OF_MEMORY)]
+    failing = Failing(lambda: directory)
+    for _ in range(3):
+        assert not failing.shown(explain(pods[-1]), pods).stuck
+    assert directory.reads == 1  # events may be many
+
+
+def test_a_worker_is_not_given_up_while_nobody_knows_whether_it_has_trained():
+    def away():
+        raise Unreachable("the API server is away")
+
+    pods = [pod(status) for status in OUT_OF_MEMORY]
+    last = explain(pods[-1])
+    assert failures(pods) > TRIES
+    for files in (away, lambda: None, Directory):  # the last head waits for its payload
+        assert not Failing(files).shown(last, pods).stuck
+
+
+def test_pods_that_looked_for_a_head_before_there_was_one_do_not_count():
+    late = Directory(Phase(worker=1, phase="waiting", seq=0, time=HEAD_ASKED + 10))
+    sought = [at(second, ended(1, message="agent: no head at t")) for second in (3, 18, 44, 59)]
+    assert not told(late, *sought[:3]).stuck
+    assert told(late, *sought).stuck
+    assert told(late, *OUT_OF_MEMORY[:3]).stuck  # that no head can help
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"phase": "Running"},
+        {"phase": "Succeeded"},
+        {"phase": "Failed", "reason": "NodeLost"},
+        {"phase": "Failed", "reason": "OutOfcpu"},
+        {**ended(137), "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]},
+        {**ended(137), "reason": "Terminated", "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]},
+    ],
+)  # fmt: skip
+def test_pods_that_were_taken_away_or_are_well_have_not_failed_by_themselves(status):
+    assert failures([pod(status)]) == 0
+
+
+def test_a_pod_that_failed_and_says_not_when_failed_when_it_was_made():
+    made = pod(ended(1, message="agent: no head"), created="2026-01-01T00:01:00Z")
+    assert (failures([made], HEAD_ASKED), failures([made], HEAD_ASKED + 1)) == (1, 0)
 
 
 # -- Jobs and the whole ---------------------------------------------------------------------------

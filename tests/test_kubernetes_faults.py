@@ -185,7 +185,7 @@ def pip_settings():
 
 
 def test_results_outlive_the_head(place):
-    run = launch({**BASIC, "dataset": programs.dataset}, epochs=1, **place.fields)
+    run = launch({**BASIC, "dataset": programs.prints}, epochs=1, **place.fields)
     run.wait().check()
     backend, client = place.backend, place.client
     for role in ("head", "worker"):
@@ -196,6 +196,8 @@ def test_results_outlive_the_head(place):
     assert (ref.id, ref.live) == (run.id, False)
     assert run.model.count_params()
     assert run.history.history["loss"]
+    for worker in range(2):
+        assert "the dataset is made" in run.logs(worker)
 
 
 def test_a_payload_beyond_a_secret_is_sent_to_the_head(place):

@@ -98,6 +98,7 @@ class Agent:
         self._outbox = Outbox()
         self._incarnation = 0
         self._logged: dict[int, int] = {}
+        self._kills = memory.kills()  # before TensorFlow is imported, which may take too much
 
     async def serve(self, channel: AsyncChannel, host: str = LOOPBACK, head: Any = None) -> str:
         """Serve a head; return what it said last ("quit", "refused"), or "" if it is gone.
@@ -183,7 +184,10 @@ class Agent:
             here = {"files": files, "environment": self._environment}
             await running.channel.send({"do": "job", **job, **paths, **here})
         except (LaunchError, Corrupt, OSError) as error:
-            await self._tell_exit(worker, generation, str(error))
+            reason, cause = str(error), "lost"
+            if isinstance(error, LaunchError) and memory.kills() > self._kills:
+                reason, cause = f"out of memory ({reason})", "memory"
+            await self._tell_exit(worker, generation, reason, cause)
 
     async def _launch(self, worker: int, generation: int) -> _Running:
         ours, theirs = socket.socketpair()

@@ -20,6 +20,7 @@ from . import names
 from .client import Client, Object
 from .errors import AlreadyExists, ApiError, NotFound, Unreachable
 from .explain import GONE, PENDING, RUNNING, explain, node_is_lost
+from .failing import Failing
 from .files import PodFiles
 from .images import check_known, chosen_image
 from .manifests import Given, Manifests, owned, owner_reference
@@ -123,10 +124,16 @@ class KubernetesBackend:
         client = self._places.of(run.id)
         watch = RunWatch(client, run.id, names.base(run.id, names.user()))
         upload = self._uploads.get(run.id)
-        for placement in watch.placements():
-            if upload and placement.worker is None and placement.phase == RUNNING:
-                placement = upload.shown(placement)
-            yield placement
+        failing = Failing(lambda: self._head_files(client, run.id))
+
+        def shown(placement: Placement) -> Placement:
+            if placement.worker is None:
+                return upload.shown(placement) if upload else placement
+            if placement.phase == GONE:
+                return failing.shown(placement, watch.pods(placement.worker))
+            return placement
+
+        yield from watch.placements(shown=shown)
 
     def read(
         self, run: RunRef, path: str, offset: int = 0, follow: bool = False
@@ -275,6 +282,8 @@ class _Upload:
             self.error = error
         except OSError as error:
             self.error = BackendError(f"the payload can't be read: {error}")
+        except Exception as error:  # the head would wait for ever
+            self.error = BackendError(f"{type(error).__name__}: {error}")
         finally:
             self._payload.close()
             self.done.set()
@@ -283,7 +292,9 @@ class _Upload:
         self.sent = sent
 
     def shown(self, head: Placement) -> Placement:
-        """Return the placement of a head that waits for this payload."""
+        """Return the placement of a head; if it runs, it waits for this payload."""
+        if head.phase != RUNNING:
+            return head
         if self.error is not None:
             reason = f"the payload could not be sent: {self.error.message}"
             return dataclasses.replace(

@@ -5,9 +5,12 @@ Quota, LimitRange and PodSecurity rejections, pulling and scale-up exist only as
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ...backend import Placement
@@ -30,6 +33,9 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "its node ran short of something, or was shut down",
 }
 _LESS = "Ask for less (--cpu, --memory, --gpus, --workers), or free some of the cluster."
+#: What becomes of a pod that was taken away through no fault of its own.
+_REPLACED = "It is replaced."
+_EVICTED = "it was evicted: "
 
 
 @dataclass(frozen=True)
@@ -261,11 +267,11 @@ def _failed(pod: Object, status: Object) -> _Story:
     if status.get("reason") == "Evicted":
         return _Story(
             GONE,
-            f"it was evicted: {_short(str(status.get('message', '')))}",
-            "It is replaced.",
+            f"{_EVICTED}{_short(str(status.get('message', '')))}",
+            _REPLACED,
         )
     if disruption := _disruption(status):
-        return _Story(GONE, disruption, "It is replaced.")
+        return _Story(GONE, disruption, _REPLACED)
     if ended is None:
         return _Story(GONE, _short(str(status.get("message") or status.get("reason") or "failed")))
     container, state = ended
@@ -305,6 +311,55 @@ def _disruption(status: Object) -> str:
         return ""
     reason = str(condition.get("reason", ""))
     return _DISRUPTIONS.get(reason, str(condition.get("message", reason)))
+
+
+# -- pods that fail again and again ---------------------------------------------------------------
+
+
+def failures(pods: Iterable[Object], since: float = -math.inf) -> int:
+    """Return how many pods failed by themselves.
+
+    Those that were preempted, drained or lost with their node say nothing of the next one. Of those
+    that looked for the head in vain the ones count that went on doing so after `since` (Unix time).
+    """
+    failed = (pod for pod in pods if _failed_by_itself(pod.get("status", {})))
+    return sum(not _lacked_head(pod) or _ended_at(pod) >= since for pod in failed)
+
+
+def given_up(placement: Placement, count: int) -> Placement:
+    """Return the placement of a worker of which `count` pods failed before it ever trained."""
+    fix = placement.fix
+    if placement.reason.startswith(_EVICTED):
+        fix = "`kubectl describe nodes` shows what they lack; --node-selector names others."
+    elif "agent: no head at" in placement.reason:
+        fix = "`%k8s_doctor --probe` finds out why pods don't reach each other."
+    elif not fix:
+        fix = "Mind --image, --env and --pod-template."
+    reason = f"{placement.reason}; {count} of its pods have failed, and it has never trained"
+    return dataclasses.replace(placement, reason=reason, fix=fix, stuck=True)
+
+
+def _failed_by_itself(status: Object) -> bool:
+    if status.get("phase") != "Failed":
+        return False
+    if why := status.get("reason"):  # said by the node, and not by a container's end
+        return bool(why == "Evicted")
+    return _first_failed(status) is not None and not _disruption(status)
+
+
+def _lacked_head(pod: Object) -> bool:
+    ended = _first_failed(pod["status"])
+    return ended is not None and _last_line(ended[1]).startswith("agent: ")
+
+
+def _ended_at(pod: Object) -> float:
+    status = pod.get("status", {})
+    ended = _first_failed(status)
+    times = [c.get("lastTransitionTime") for c in status.get("conditions") or ()]
+    times += [ended[1].get("finishedAt") if ended else None]
+    # All are RFC 3339 in UTC, which sorts.
+    last = max((t for t in times if t), default=pod["metadata"]["creationTimestamp"])
+    return datetime.fromisoformat(last).timestamp()
 
 
 # -- Jobs -----------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ DISK = GIB
 WHEELS_DISK = 4 * GIB
 #: How long a worker of a node that died is waited for before it is replaced, in seconds.
 LOST_NODE_S = 30
-#: How long after its end the head goes on serving the results, in seconds: with a volume that
-#: outlives it, and without one.
+#: How long after its end the head goes on serving the results when nobody asks it for anything, in
+#: seconds: with a volume that outlives it, and without one. A notebook that has read the model does
+#: not send the head away: it keeps none of the files, and without a volume they would be lost.
 LINGER_S, LINGER_WITHOUT_VOLUME_S = 600, 24 * 3600
 #: After how long the head's Job, and with it all but the volume, is removed, in seconds.
 TTL_S = 24 * 3600

@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...backend import Placement
@@ -146,6 +146,10 @@ class Mirror:
         return str(about.get("name", "")).startswith(self._prefix)
 
 
+def _as_it_is(placement: Placement) -> Placement:
+    return placement
+
+
 class RunWatch:
     """The placements of one run's head and workers.
 
@@ -163,8 +167,17 @@ class RunWatch:
         self._events = Mirror(client, "Event", self._changes, prefix=base)
         self._told: dict[int | None, Placement] = {}
 
-    def placements(self, tick_s: float = 1.0) -> Iterator[Placement]:
+    def placements(
+        self, tick_s: float = 1.0, shown: Callable[[Placement], Placement] = _as_it_is
+    ) -> Iterator[Placement]:
         """Yield every placement that is new, until the run's Jobs have ended or are gone.
+
+        Parameters
+        ----------
+        tick_s
+            So often all is looked at again, also where the cluster has nothing new. Seconds.
+        shown
+            Returns a placement with what others than the cluster know of it.
 
         Raises
         ------
@@ -176,13 +189,17 @@ class RunWatch:
             mirror.start()
         try:
             while True:
-                yield from self._news()
+                yield from self._news(shown)
                 if self._over():
                     return
                 self._wait(tick_s)
         finally:
             for mirror in mirrors:
                 mirror.stop()
+
+    def pods(self, worker: int) -> list[Object]:
+        """Return the pods of a worker, those that have ended too."""
+        return [pod for pod in self._pods.objects.values() if worker_of(pod) == worker]
 
     def _wait(self, tick_s: float) -> None:
         """Wait for a change; several at once are looked at together."""
@@ -191,17 +208,18 @@ class RunWatch:
             while True:
                 self._changes.get_nowait()
 
-    def _news(self) -> Iterator[Placement]:
+    def _news(self, shown: Callable[[Placement], Placement]) -> Iterator[Placement]:
         for mirror in (self._jobs, self._pods):
             if isinstance(mirror.error, ApiError):
                 raise mirror.error
         if not (self._jobs.listed.is_set() and self._pods.listed.is_set()):
             return
-        for placement in placed(
+        found = placed(
             list(self._jobs.objects.values()),
             list(self._pods.objects.values()),
             list(self._events.objects.values()),
-        ):
+        )
+        for placement in map(shown, found):
             if self._told.get(placement.worker) != placement:
                 self._told[placement.worker] = placement
                 yield placement
