@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from ...errors import BackendError, ImageError
-from ...images import check_fits, connect, find_fitting, versions_of
+from ...images import check_fits, connect, find_fitting, misfits, versions_of
+from ...payload import versions as notebook_versions
 from ...runtime.request import TrainRequest
 from ...runtime.versions import parts
 
@@ -46,7 +47,8 @@ def check_known(image: str) -> None:
             versions = versions_of(client, image)
         except ImageError:
             return
-        check_fits(image, versions, fitting=find_fitting(client))
+        if misfits(notebook_versions(), versions):  # the list of images is for the error alone
+            check_fits(image, versions, fitting=find_fitting(client))
 
 
 def wheels(request: TrainRequest) -> tuple[str, ...]:
