@@ -25,6 +25,8 @@ CAME = "payload came: "
 
 def trained(options: dict[str, Any]) -> dict[str, float]:
     """Train the common program: when it began, how fast it was, what it cost this process."""
+    import nbtrain.training  # noqa: F401  the cell's own imports are part of %load_ext
+
     from . import programs  # noqa: F401  a notebook has Keras imported by now
 
     packing = _timed_packing()

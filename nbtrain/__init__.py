@@ -50,12 +50,16 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Register the magics (`%load_ext nbtrain`), and import TensorFlow in a spare process."""
+    """Register the magics (`%load_ext nbtrain`), and have slow imports done in the background.
+
+    That of TensorFlow is done by a spare process.
+    """
     from . import display, magics, training
 
     magics.load(shell)
     display.warm_up_in_background()
     training.warm_up_in_background()
+    training.preload_in_background()
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

@@ -91,8 +91,12 @@ class RunPath:
 
     def read_bytes(self) -> bytes:
         """Return the file's bytes; FileNotFoundError if there is none."""
+        # Not joined at the end: memory that is written for the first time is what costs most.
+        found = io.BytesIO()
         with self._pieces() as pieces:
-            return b"".join(pieces)
+            for piece in pieces:
+                found.write(piece)
+        return found.getvalue()
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the file's text."""

@@ -212,6 +212,17 @@ def warm_up_in_background() -> None:
     in_background("nbtrain-warm-up", warm_up)
 
 
+def preload_in_background() -> None:
+    """Import what runs need where the settings send them, if that is not this machine."""
+
+    def preload() -> None:
+        settings = config.defaults()
+        on_cluster = "context" in settings or "namespace" in settings
+        backends.preload(settings.get("backend", "kubernetes" if on_cluster else "local"))
+
+    in_background("nbtrain-imports", preload)
+
+
 def in_background(name: str, work: Callable[[], None]) -> None:
     """Have something done that nobody waits for; that it fails is told to nobody either."""
 

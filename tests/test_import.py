@@ -56,6 +56,29 @@ def test_nothing_heavy_is_imported(code, nbtrain_home):
     assert not modules & HEAVY
 
 
+@pytest.mark.parametrize(
+    ("setting", "imported"),
+    [
+        ('backend = "kubernetes"', {"kubernetes", "docker"}),
+        ('namespace = "ml"', {"kubernetes", "docker"}),
+        ('backend = "docker"', {"docker"}),
+    ],
+)
+def test_what_the_settings_call_for_is_imported_in_the_background(
+    setting, imported, nbtrain_home, monkeypatch, tmp_path
+):
+    file = tmp_path / "config.toml"
+    file.write_text(f"warm = false\n{setting}\n")
+    monkeypatch.setenv("NBTRAIN_CONFIG", str(file))
+    wait = """
+import threading
+for thread in threading.enumerate():
+    if thread.name == "nbtrain-imports":
+        thread.join()
+"""
+    assert loaded(LOAD + wait) & {"kubernetes", "docker"} == imported
+
+
 def test_every_public_name_can_be_imported():
     script = "import nbtrain\nfor name in nbtrain.__all__: print(name, getattr(nbtrain, name))"
     done = subprocess.run(

@@ -45,3 +45,56 @@ def test_a_payload_waits_for_a_head_that_is_starting_and_takes_the_fast_way(sent
 
 def test_a_payload_goes_by_exec_where_the_fast_way_does_not_come(sent):
     assert sent(Way(False)) == ([], [b"functions"])
+
+
+class Counted(Way):
+    """A way that counts how often it was tried."""
+
+    tried = 0
+
+    def works(self):
+        self.tried += 1
+        return super().works()
+
+
+@pytest.fixture
+def pod(monkeypatch):
+    """Return a function that gives the files in a pod of whose server this is the fast way."""
+
+    def make(fast, token="token"):
+        run = PodFiles(None, "pod", "head", token)
+        run._fast, run._sure = fast, Way(True)
+        return run
+
+    monkeypatch.setattr(files, "FRESH_S", 0.5)
+    monkeypatch.setattr(files, "EAGER_S", 0.01)
+    return make
+
+
+def test_a_reader_waits_a_moment_for_a_server_that_is_starting(pod):
+    run = pod(Counted(False, False, True))
+    assert run.way() is run._fast
+    assert run._fast.tried == 3
+    assert run.way() is run._fast
+    assert run._fast.tried == 3
+
+
+def test_a_reader_takes_exec_where_no_server_comes(pod):
+    run = pod(Counted(False))
+    assert run.way() is run._sure
+    assert run._fast.tried > 2
+    tried = run._fast.tried
+    assert run.way() is run._sure  # it is not waited for a second time
+    assert run._fast.tried <= tried + 1
+
+
+def test_a_proxy_that_is_slow_to_say_no_and_one_without_a_token_are_not_waited_for(
+    pod, monkeypatch
+):
+    monkeypatch.setattr(files, "TRY_S", 0.0)  # any answer is a slow one
+    run = pod(Counted(False))
+    assert run.way() is run._sure
+    assert run._fast.tried == 1
+    run = pod(Counted(True), token="")
+    assert run.way() is run._sure
+    assert run._fast.tried == 0

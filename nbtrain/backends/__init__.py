@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
+from importlib import import_module
 
 from ..backend import Backend
 from ..errors import OptionError
 
 NAMES = ("local", "docker", "kubernetes", "results")
+#: What a backend imports when it is first used: its own modules, and libraries that take longer
+#: than a cell should.
+_IMPORTS = {
+    "docker": ("nbtrain.backends.docker", "docker"),
+    "kubernetes": ("nbtrain.backends.kubernetes.backend", "kubernetes.config", "docker"),
+}
 
 
 @cache
@@ -36,3 +44,10 @@ def get(name: str) -> Backend:
 
         return ResultsBackend()
     raise OptionError(f"backend {name}: there is none of this name here")
+
+
+def preload(name: str) -> None:
+    """Import all that a backend needs, so that its first use finds it there."""
+    for module in _IMPORTS.get(name, ()):
+        with contextlib.suppress(ImportError):  # it is told where the module is used
+            import_module(module)

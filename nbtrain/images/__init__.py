@@ -11,6 +11,7 @@ from .base import build as build
 from .client import connect as connect
 from .fit import misfits as misfits
 from .local import Image as Image
+from .local import check as check
 from .local import check_fits as check_fits
 from .local import choose as choose
 from .local import default_image as default_image

@@ -145,6 +145,23 @@ def check_fits(
         )
 
 
+def check(client: DockerClient, image: str, *, gpu: bool = False) -> None:
+    """Refuse an image of the engine that can't train for this notebook; see `check_fits`.
+
+    The engine is asked for one that fits only where that is to be told.
+
+    Raises
+    ------
+    ImageDoesNotFit
+        If it does not fit.
+    ImageError
+        If the engine has no such image.
+    """
+    versions = versions_of(client, image)
+    if fit.misfits(notebook_versions(), versions):
+        check_fits(image, versions, fitting=find_fitting(client, gpu=gpu))
+
+
 def choose(image: str = "", *, gpu: bool = False, client: DockerClient | None = None) -> str:
     """Return the image of the engine to run in: the one that is named, or one that fits.
 
@@ -156,10 +173,10 @@ def choose(image: str = "", *, gpu: bool = False, client: DockerClient | None = 
         If there is no such image here, or none that fits; the error says how to get one.
     """
     with using(client) as client:
-        fitting = find_fitting(client, gpu=gpu)
         if image:
-            check_fits(image, versions_of(client, image), fitting=fitting)
+            check(client, image, gpu=gpu)
             return image
+        fitting = find_fitting(client, gpu=gpu)
     if fitting is None:
         raise ImageError(
             "There is no image yet that fits this notebook.", _instead(None, notebook_versions())

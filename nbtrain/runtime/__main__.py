@@ -19,9 +19,12 @@ def main(argv: list[str] | None = None) -> int:
 
             return standalone.main(arguments)
         case "agent":
+            from . import zygote_process
+
+            begun = zygote_process.begin() if zygote_process.forks() else None
             from . import agent
 
-            return agent.main(arguments)
+            return agent.main(arguments, begun)
         case "read":
             from . import reading
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from . import fetching, memory
 from .errors import Corrupt
-from .launch import Launcher, LaunchError, Trainer, launcher
+from .launch import Begun, Launcher, LaunchError, Trainer, launcher
 from .outbox import Outbox
 from .process import describe_exit
 from .versions import versions
@@ -37,7 +37,9 @@ DRAIN_S = 1.0
 STACKS_S = 2.0
 #: How long an agent looks for its head (which may be moved to another machine), in seconds.
 PATIENCE_S = 300.0
-RETRY_S = 0.5
+#: How long it waits before it looks again, in seconds: a little longer each time, since most heads
+#: come soon, and every look is several questions to the cluster's name servers.
+RETRY_S = (0.1, 0.5)
 #: How long it waits for one to answer, in seconds.
 CONNECT_S = 10.0
 #: The address of workers that are all on this machine.
@@ -340,7 +342,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], zygote: Begun | None = None) -> int:
     """Run an agent that connects to a head over TCP."""
     parser = argparse.ArgumentParser(prog="agent")
     parser.add_argument("--given", type=Path, required=True, help="folder with the run's token")
@@ -349,25 +351,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="for the head; seconds")
     options = parser.parse_args(argv)
     token = (options.given / TOKEN).read_text("utf-8").strip()
-    return asyncio.run(_seek(options.head, token, options.worker, options.patience))
+    start = launcher(zygote)
+    return asyncio.run(_seek(start, options.head, token, options.worker, options.patience))
 
 
-async def _seek(head: str, token: str, workers: list[int], patience: float) -> int:
+async def _seek(start: Launcher, head: str, token: str, workers: list[int], patience: float) -> int:
     """Serve one head after the other: one that died may come back under the same name."""
-    start = launcher()
     scratch = Path(tempfile.mkdtemp(prefix="nbtrain-agent-"))
     agent = Agent(start, workers, scratch, token=token)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _leave, asyncio.current_task())
-    last, seen = "", time.monotonic()
+    last, seen, pause = "", time.monotonic(), RETRY_S[0]
     try:
         while last not in ("quit", "refused") and time.monotonic() - seen < patience:
             try:
                 last = await _serve_once(agent, head)
-                seen = time.monotonic()
+                seen, pause = time.monotonic(), RETRY_S[0]
             except OSError as error:
                 last = f"no head at {head}: {error}"
             if not last or last.startswith("no head"):
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.2, RETRY_S[1])
     except asyncio.CancelledError:
         last = "asked to leave"
     finally:
@@ -387,7 +390,7 @@ async def _serve_once(agent: Agent, head: str) -> str:
     address, _, port = head.rpartition(":")
     # The name may stand for the machine of a dead head as well, which does not even refuse.
     connecting = asyncio.open_connection(
-        address, int(port), limit=CHUNK * 2, happy_eyeballs_delay=RETRY_S
+        address, int(port), limit=CHUNK * 2, happy_eyeballs_delay=RETRY_S[1]
     )
     reader, writer = await asyncio.wait_for(connecting, CONNECT_S)
     notice_loss(writer)

@@ -71,7 +71,9 @@ class Unframer:
         view = memoryview(data)
         while view and not self.sealed:
             if self._left:
-                piece = bytes(view[: self._left])
+                # What came in one piece and belongs to one frame is not copied.
+                is_whole = len(data) == len(view) <= self._left
+                piece = data if is_whole else bytes(view[: self._left])
                 view = view[len(piece) :]
                 self._left -= len(piece)
                 self._digest.update(piece)

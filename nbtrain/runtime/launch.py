@@ -9,11 +9,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from .process import LINUX
+from . import zygote_process
+from .zygote_process import command
+
+#: A zygote's process, and the socket that it is asked through.
+Begun = tuple[subprocess.Popen[bytes], socket.socket]
 
 
 class Trainer:
@@ -47,36 +50,23 @@ class LaunchError(Exception):
     """No trainer can be started here; the message is for the user."""
 
 
-def command(role: str, *arguments: object) -> list[str]:
-    """Return the command line that runs a role of this runtime in a fresh interpreter.
-
-    The runtime is run from where it is now: the zip it travels in, or its folder.
-    """
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    isolated = ["-I"] if sys.flags.isolated else []
-    return [sys.executable, *isolated, home, role, *map(str, arguments)]
-
-
-def launcher() -> Launcher:
-    """Return the launcher for this platform; NBTRAIN_START_METHOD=spawn asks for the slow one."""
-    method = os.environ.get("NBTRAIN_START_METHOD", "fork" if LINUX else "spawn")
-    return Forker() if method == "fork" else Spawner()
+def launcher(zygote: Begun | None = None) -> Launcher:
+    """Return the launcher for this platform; `zygote` is one that has been begun already."""
+    return Forker(zygote or zygote_process.begin()) if zygote_process.forks() else Spawner()
 
 
 class Forker:
-    """Forks trainers from one zygote, which imports TensorFlow in the background."""
+    """Forks trainers from one zygote, which imports TensorFlow in the background.
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Started from the main thread: the kernel ties the parent-death signal to the thread.
-        self._process = subprocess.Popen(
-            command("zygote", theirs.fileno(), os.getpid()),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        ours.setblocking(False)
-        self._control = ours
+    Parameters
+    ----------
+    zygote
+        What `zygote_process.begin` has returned.
+    """
+
+    def __init__(self, zygote: Begun) -> None:
+        self._process, self._control = zygote
+        self._control.setblocking(False)
         self._ready: asyncio.Future[None] | None = None
         self._forks: dict[int, asyncio.Future[Trainer]] = {}
         self._trainers: dict[int, Trainer] = {}

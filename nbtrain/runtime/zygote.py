@@ -29,10 +29,12 @@ def main(control_fd: int, parent: int) -> None:
     try:
         for name in PRELOAD:
             __import__(name)
-        from . import trainer  # noqa: F401  compiled once for all trainers
+        from . import trainer  # noqa: F401  once for all trainers
     except BaseException as error:  # the agent tells it; an import can fail in any way
         control.send(_message({"is": "broken", "error": f"{type(error).__name__}: {error}"}))
         return
+    with contextlib.suppress(Exception):  # the trainer meets it again, and tells what it means
+        from . import fit, replay  # noqa: F401  nothing in them runs an op
     control.send(_message({"is": "ready"}))
     _serve(control)
 

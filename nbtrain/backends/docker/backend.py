@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from multiprocessing.pool import ThreadPool
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ...runtime.errors import Corrupt
 from ...runtime.framing import Unframer
 from ...runtime.request import TrainRequest
 from ...runtime.rundir import RunDir
+from ..together import together
 from . import engine, specs, tars
 
 if TYPE_CHECKING:
@@ -97,25 +98,23 @@ class DockerBackend:
         about = specs.labels(request, image)
         network = specs.object_name(request.id)
         # The volumes first: by them a run is found, also one whose kernel died just now.
-        for name in (specs.object_name(request.id), specs.object_name(request.id, "given")):
-            client.volumes.create(name, labels=about)
+        together(
+            *(
+                partial(client.volumes.create, name, labels=about)
+                for name in (specs.object_name(request.id), specs.object_name(request.id, "given"))
+            )
+        )
         client.networks.create(network, driver="bridge", labels=about)
-        head = engine.create(client, specs.head(request, image), network)
-        workers = [
-            engine.create(client, specs.worker(request, image, number), network)
-            for number in range(request.workers)
+        wanted = [
+            specs.head(request, image),
+            *(specs.worker(request, image, number) for number in range(request.workers)),
         ]
-        # The limit on memory is the container's.
-        asked = json.dumps(dataclasses.replace(request, memory=0).to_json(), default=str).encode()
-        token = secrets.token_hex(32).encode()
-        given = {"runtime.zip": runtime_zip(), TOKEN: token}
-        _put(head, specs.GIVEN, given)
-        # The request first, so that a run whose kernel dies meanwhile is known by its name.
-        _put(head, specs.RUNDIR, {RunDir.REQUEST: asked})
-        _put(head, specs.RUNDIR, {RunDir.PAYLOAD: payload}, sent)
-        # None of concurrent.futures': they refuse to work for a script that has come to its end.
-        with ThreadPool(len(workers) + 1) as pool:
-            pool.map(_begin, [head, *workers])
+        head, *workers = together(*(partial(engine.create, client, w, network) for w in wanted))
+        together(
+            partial(_fill, head, request, payload, runtime_zip(), sent),
+            *(partial(_put, container, specs.SCRATCH, {}) for container in workers),
+        )
+        together(*(container.start for container in (head, *workers)))
 
     def _start_again(self, run: str) -> None:
         """Start the containers again that are not running; they go on from the run directory."""
@@ -296,9 +295,16 @@ def _put(container: Container, path: str, files: dict[str, Any], sent: Sent = un
     container.client.api.put_archive(container.id, volume, tars.packed(files, folder, sent))
 
 
-def _begin(container: Container) -> None:
-    _put(container, specs.SCRATCH, {})
-    container.start()
+def _fill(head: Container, request: TrainRequest, payload: Path, runtime: Path, sent: Sent) -> None:
+    """Put into the head's volumes what it and the workers are given."""
+    # The limit on memory is the container's.
+    asked = json.dumps(dataclasses.replace(request, memory=0).to_json(), default=str).encode()
+    # The request first, so that a run whose kernel dies meanwhile is known by its name.
+    _put(head, specs.RUNDIR, {RunDir.REQUEST: asked})
+    given = {"runtime.zip": runtime, TOKEN: secrets.token_hex(32).encode()}
+    _put(head, specs.GIVEN, given)
+    _put(head, specs.SCRATCH, {})
+    _put(head, specs.RUNDIR, {RunDir.PAYLOAD: payload}, sent)
 
 
 def _gone() -> tuple[type[Exception], ...]:

@@ -43,7 +43,9 @@ def create(client: DockerClient, spec: dict[str, Any], network: str) -> Containe
         host_config=api.create_host_config(**limits),
         networking_config=networking,
     )
-    return client.containers.get(made["Id"])
+    # Not inspected: nothing more is needed of it.
+    found: Container = client.containers.prepare_model({"Id": made["Id"]})
+    return found
 
 
 def containers(client: DockerClient, run: str = "", role: str = "") -> list[Container]:

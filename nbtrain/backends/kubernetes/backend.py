@@ -9,6 +9,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ...backend import Placement, RunRef, Sent, untold
@@ -16,6 +17,7 @@ from ...errors import BackendError, NameInUse, NoSuchRun
 from ...runtime.request import TrainRequest
 from ...runtime.rundir import RunDir
 from ...transfer import Transfer
+from ..together import together
 from . import names
 from .client import Client, Object
 from .errors import AlreadyExists, ApiError, NotFound, Unreachable
@@ -56,12 +58,10 @@ class KubernetesBackend:
 
     def check(self, request: TrainRequest) -> None:
         """Raise if the cluster can't be reached, or does not admit the run; see `Backend.check`."""
-        self._admitted(request)
+        together(lambda: self._admitted(request), lambda: check_image(request))
 
     def _admitted(self, request: TrainRequest) -> tuple[Client, Manifests]:
         """Return where a run goes, and its objects, which the cluster has had a look at."""
-        if image := request.container.get("image"):
-            check_known(str(image))
         client = self._places.client(request.container)
         manifests = Manifests(request, settings(client, request), names.user())
         check_pods(client, manifests)
@@ -81,11 +81,17 @@ class KubernetesBackend:
         """
         from ...payload import runtime_zip
 
-        client, manifests = self._admitted(request)
+        (client, manifests), left = together(
+            lambda: self._admitted(request),
+            lambda: _jobs(self._places.client(request.container), request.id),
+        )
         given = Given.of(request, runtime_zip(), payload, secrets.token_urlsafe(32))
-        self._make_room(client, request.id)
+        self._make_room(client, request.id, left)
         try:
             head = create(client, manifests, given)
+            # The engine of this machine is asked while the pods start: its SDK takes longer to
+            # import than the cluster to answer, and most images fit.
+            check_image(request)
         except BaseException:
             with contextlib.suppress(BackendError):
                 remove(client, _selector(request.id), keep_volume=True)
@@ -97,9 +103,8 @@ class KubernetesBackend:
             self._uploads[request.id] = _Upload(files, payload, request.payload_sha256)
         return _ref(head)
 
-    def _make_room(self, client: Client, run_id: str) -> None:
+    def _make_room(self, client: Client, run_id: str, jobs: list[Object]) -> None:
         """Remove what is left of a run that is gone on with: all but its volume."""
-        jobs = _jobs(client, run_id)
         if _live(jobs):
             raise NameInUse(f"the run {run_id} is at work already")
         if jobs:
@@ -308,6 +313,12 @@ class _Upload:
 # -- what a cluster is asked ----------------------------------------------------------------------
 
 
+def check_image(request: TrainRequest) -> None:
+    """Refuse an image of the user's choice that is known here not to fit; see `check_known`."""
+    if image := request.container.get("image"):
+        check_known(str(image))
+
+
 def settings(client: Client, request: TrainRequest) -> PodSettings:
     """Return what the pods will be like, with what only the cluster can say."""
     image, wheels = chosen_image(request)
@@ -333,31 +344,44 @@ def check_pods(client: Client, manifests: Manifests) -> None:
     Quota, LimitRange, PodSecurity and webhooks look at pods; of a Job they would only be known by
     Events.
     """
-    for job in (manifests.head(), manifests.workers()):
-        template = job["spec"]["template"]
-        metadata = {**template["metadata"], "name": job["metadata"]["name"]}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-        try:
-            client.create(pod, dry_run=True)
-        except ApiError as error:
-            if "cannot create resource" not in error.message:
-                raise  # who may only make Jobs learns of it by the Events
+    together(*(partial(_check_pod, client, job) for job in (manifests.head(), manifests.workers())))
+
+
+def _check_pod(client: Client, job: Object) -> None:
+    template = job["spec"]["template"]
+    metadata = {**template["metadata"], "name": job["metadata"]["name"]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    try:
+        client.create(pod, dry_run=True)
+    except ApiError as error:
+        if "cannot create resource" not in error.message:
+            raise  # who may only make Jobs learns of it by the Events
 
 
 def create(client: Client, manifests: Manifests, given: Given) -> Object:
-    """Make the objects of a run, the head's Job owning the rest; return that Job."""
-    for manifest in manifests.before_head(given):
-        try:
-            client.create(manifest)
-        except AlreadyExists:
-            if manifest["kind"] != "PersistentVolumeClaim":  # the run is gone on with
-                raise
+    """Make the objects of a run, the head's Job owning the rest; return that Job.
+
+    What does not need one another is made at the same time: the workers' Job should not wait for
+    ten answers.
+    """
+    together(*(partial(_create, client, m) for m in manifests.before_head(given)))
     head = client.create(manifests.head())
     owner = {"metadata": {"ownerReferences": [owner_reference(head)]}}
-    client.patch("Secret", manifests.base, owner)
-    for manifest in manifests.after_head():
-        client.create(owned(manifest, head))
+    *others, workers = [owned(manifest, head) for manifest in manifests.after_head()]
+    together(*(partial(client.create, manifest) for manifest in others))
+    together(
+        partial(client.create, workers),
+        partial(client.patch, "Secret", manifests.base, owner),
+    )
     return head
+
+
+def _create(client: Client, manifest: Object) -> None:
+    try:
+        client.create(manifest)
+    except AlreadyExists:
+        if manifest["kind"] != "PersistentVolumeClaim":  # the run is gone on with
+            raise
 
 
 def serve(client: Client, run_id: str, claim: Object) -> None:

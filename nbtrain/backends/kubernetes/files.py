@@ -32,6 +32,9 @@ TRY_S = 3.0
 #: How long a proxy that did not answer is left alone, and one that said no at once: the head may
 #: just be starting. Seconds.
 AGAIN_S, SOON_S = 30.0, 1.0
+#: How long the fast way into a pod that was not known before is waited for, and how often it is
+#: tried meanwhile, in seconds.
+FRESH_S, EAGER_S = 1.0, 0.1
 #: How long sending a payload waits for a head that may just be starting, in seconds: the fast way
 #: is several times faster.
 START_S = 15.0
@@ -194,15 +197,27 @@ class PodFiles:
         self._fast, self._sure = Proxy(client, pod, token), Exec(client, pod, container)
         self._fast_from = 0.0 if token else float("inf")
         self._fast_works = False
+        # A pod runs before the server in it does. A command in it would take as long as that to
+        # start, and be in its way.
+        self._patient_until = time.monotonic() + FRESH_S
 
     def way(self) -> Way:
-        """Return the way to take now."""
+        """Return the way to take now; the fast one is waited for in a pod that has just begun."""
+        while (way := self._way_now()) is self._sure:
+            now = time.monotonic()
+            if not now < self._fast_from < self._patient_until:
+                break
+            time.sleep(self._fast_from - now)
+        return way
+
+    def _way_now(self) -> Way:
         if not self._fast_works and time.monotonic() >= self._fast_from:
             began = time.monotonic()
             try:
                 self._fast_works = self._fast.works()
                 now = time.monotonic()
-                self._fast_from = now + (SOON_S if now - began < TRY_S / 2 else AGAIN_S)
+                soon = EAGER_S if now < self._patient_until else SOON_S
+                self._fast_from = now + (soon if now - began < TRY_S / 2 else AGAIN_S)
             except ApiError:
                 self._fast_from = float("inf")
         return self._fast if self._fast_works else self._sure

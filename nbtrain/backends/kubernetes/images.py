@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ...errors import BackendError, ImageError
-from ...images import check_fits, connect, find_fitting, versions_of
+from ...errors import BackendError, ImageDoesNotFit, ImageError
 from ...runtime.request import TrainRequest
 from ...runtime.versions import parts
 
@@ -37,16 +36,19 @@ def check_known(image: str) -> None:
     ImageDoesNotFit
         If its versions are not the notebook's.
     """
+    from ...images import check, connect
+
     try:
         client = connect()
     except BackendError:
         return
     with contextlib.closing(client):
         try:
-            versions = versions_of(client, image)
+            check(client, image)
+        except ImageDoesNotFit:
+            raise
         except ImageError:
             return
-        check_fits(image, versions, fitting=find_fitting(client))
 
 
 def wheels(request: TrainRequest) -> tuple[str, ...]:
