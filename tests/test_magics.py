@@ -10,8 +10,6 @@ import textwrap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 import nbtrain.training
 from nbtrain import completion, magics
@@ -19,6 +17,8 @@ from nbtrain.cell import ROLES, bindings
 from nbtrain.errors import NbtrainError, NoSuchRun, OptionError
 from nbtrain.line import parse
 from nbtrain.run import Run
+
+from . import shells
 
 FUNCTIONS = """
 def model():
@@ -121,18 +121,8 @@ class Notebook:
 
 @pytest.fixture(scope="module")
 def _shell(tmp_path_factory):
-    monkey = pytest.MonkeyPatch()
-    monkey.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-    config = Config()
-    config.HistoryManager.hist_file = ":memory:"
-    config.InteractiveShell.colors = "nocolor"
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=config)
-    yield shell
-    shell.history_manager.end_session()
-    shell.history_manager.save_thread and shell.history_manager.save_thread.stop()
-    InteractiveShell.clear_instance()
-    monkey.undo()
+    with shells.shell(tmp_path_factory.mktemp("ipython")) as shell:
+        yield shell
 
 
 @pytest.fixture
