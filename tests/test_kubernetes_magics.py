@@ -91,9 +91,7 @@ def test_all_magics_of_a_run(place, notebook, tmp_path, monkeypatch):
 
     says("%%k8s_train --name digits --workers 2 --epochs 100000 --no-rehearse" + CELL)
     digits = notebook.names["digits"]
-    table = says("%k8s_runs")
-    assert digits.name in table
-    assert "kubernetes" in table
+    assert digits.id in says("%k8s_runs")
     with ThreadPoolExecutor() as threads:
         stopping = threads.submit(stop_once_it_is_followed, notebook, digits)
         followed = says("%k8s_logs digits --worker 1 --follow")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import nbtrain.training
 from nbtrain import completion, magics
 from nbtrain.cell import ROLES, bindings
-from nbtrain.errors import NbtrainError, NoSuchRun, OptionError
+from nbtrain.errors import NbtrainError, NoSuchRun, NotStarted, OptionError
 from nbtrain.line import parse
 from nbtrain.run import Run
 
@@ -586,6 +586,16 @@ def test_logs_are_printed_and_followed(notebook, capsys):
     notebook.known.append(FakeRun("digits"))
     notebook.cell("%k8s_logs digits --worker 1")
     assert capsys.readouterr().out == "log of worker 1\n"
+    notebook.cell("%k8s_logs digits --follow")
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
+def test_a_run_that_is_still_being_started_is_followed(notebook, capsys, monkeypatch):
+    def logs(run, worker=0):
+        raise NotStarted("digits is still being started: it has no files yet")
+
+    monkeypatch.setattr(FakeRun, "logs", logs)
+    notebook.known.append(FakeRun("digits"))
     notebook.cell("%k8s_logs digits --follow")
     assert capsys.readouterr().out == "one\ntwo\n"
 
