@@ -126,7 +126,7 @@ def packed(folder):
 
 def send(client, pod, archive):
     # The protocol has no end of a command's input.
-    unpack = f"head -c {len(archive)} | tar -x -C {PACKAGES}"
+    unpack = f"head -c {len(archive)} | tar -x -f - -C {PACKAGES}"
     with Command(client, pod, "kernel", ["sh", "-ec", unpack], stdin=True) as command:
         command.send(io.BytesIO(archive))
         list(command.output())
