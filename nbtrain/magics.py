@@ -167,8 +167,8 @@ class TrainMagics(Magics):
         """
         given, run = self._named(line, "k8s_logs", LOGS)
         worker = given.options.get("worker", 0)
-        text = run.logs(worker)
         if not given.options.get("follow"):
+            text = run.logs(worker)
             print(text.rstrip("\n") or f"(worker {worker} has written nothing yet)")
             return
         try:

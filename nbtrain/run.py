@@ -258,19 +258,23 @@ class Run:
 
     def logs(self, worker: int = 0) -> Log:
         """Return what a worker wrote to its standard output and error."""
-        if not 0 <= worker < self._request.workers:
-            raise NotReady(
-                f"{self.name} has no worker {worker}", f"Workers: 0 to {self._request.workers - 1}."
-            )
+        self._check_worker(worker)
         with contextlib.suppress(FileNotFoundError):
             return Log(self._read(RunDir("").log(worker)).decode("utf-8", "replace"))
         return Log("")
 
     def follow_logs(self, worker: int = 0) -> Iterator[str]:
         """Yield a worker's log as it grows, until the run has ended."""
+        self._check_worker(worker)
         self._until(lambda: self._start is None or self._followed)
         for piece in self._place().read(self._ref, RunDir("").log(worker), follow=True):
             yield piece.decode("utf-8", "replace")
+
+    def _check_worker(self, worker: int) -> None:
+        if not 0 <= worker < self._request.workers:
+            raise NotReady(
+                f"{self.name} has no worker {worker}", f"Workers: 0 to {self._request.workers - 1}."
+            )
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """Yield a file of the run directory from an offset; a folder gives its index as JSON."""

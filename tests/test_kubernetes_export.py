@@ -78,12 +78,19 @@ def test_kubectl_trains_what_was_exported(nbtrain_home, namespace, tmp_path):
     config.update({"namespace": namespace})
     export(programs.model, programs.dataset, path=path, **small)
 
-    def kubectl(*arguments):
+    def asked(*arguments):
         command = ["kubectl", "--kubeconfig", test_cluster.kubeconfig("user"), "-n", namespace]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+    def kubectl(*arguments):
+        done = asked(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    # Why it is --server-side, as docs/kubernetes.md says.
+    refused = asked("apply", "--dry-run=server", "-f", path)
+    assert refused.returncode != 0
+    assert "metadata.annotations: Too long" in refused.stderr
     kubectl("apply", "--server-side", "-f", path)
     head = documents(path.read_text("utf-8"))[2]["metadata"]["name"]
     kubectl("wait", "--for=condition=complete", f"job/{head}", "--timeout=240s")

@@ -6,21 +6,22 @@ import contextlib
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
 from nbtrain import magics, payload
 from nbtrain.backends.kubernetes import names
-from nbtrain.backends.kubernetes.backend import _running_pod
+from nbtrain.backends.kubernetes.backend import KubernetesBackend, _running_pod
 from nbtrain.backends.kubernetes.errors import Unreachable
 from nbtrain.backends.kubernetes.watch import finished
-from nbtrain.runtime.events import Failed, Progress, Started
+from nbtrain.runtime.events import Ended, Failed, Progress, Started
 from nbtrain.runtime.rundir import RunDir
 
 from . import cluster, places, programs
 from .harness import assert_equal_to_plain, launch, plain, until
-from .kubernetes_pods import listing, python_image
+from .kubernetes_pods import Connections, listing, python_image
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -77,6 +78,37 @@ def test_a_deleted_pod_of_the_head_is_replaced_and_trainers_go_on(place, undistu
     assert_equal_to_plain(run, undisturbed)
     assert not [e for e in run.events if isinstance(e, Failed)]
     assert len([e for e in run.events if isinstance(e, Started)]) == 1
+
+
+@pytest.mark.usefixtures("breakable")
+def test_a_restarted_api_server_costs_no_event_and_doubles_none(place, undisturbed, monkeypatch):
+    connections = Connections(monkeypatch)
+    asked, told = [], []
+    placements = KubernetesBackend.placements
+
+    def noted(backend, run):
+        asked.append(run.id)
+        for placement in placements(backend, run):
+            told.append(placement)
+            yield placement
+
+    monkeypatch.setattr(KubernetesBackend, "placements", noted)
+    run = begun(place)
+    before = connections.ever.copy()
+    cluster.restart_apiserver()
+    assert_equal_to_plain(run, undisturbed)
+    assert not [e for e in run.events if isinstance(e, Failed)]
+    # It had been followed through the end of the connection, and not from its beginning again.
+    assert connections.ever[RunDir.EVENTS] > before[RunDir.EVENTS]
+    assert [event.seq for event in run.events] == list(range(len(run.events)))
+    assert isinstance(run.events[-1], Ended)
+    written = b"".join(run.read(RunDir.EVENTS)).splitlines()
+    assert len(written) == len(run.events)
+    assert asked == [run.id]
+    for worker in (None, 0, 1):
+        of_it = [placement for placement in told if placement.worker == worker]
+        assert "running" in {placement.phase for placement in of_it}
+        assert all(one != other for one, other in pairwise(of_it))
 
 
 def nodes(place, run):

@@ -17,8 +17,17 @@ from nbtrain.errors import BackendError
 from nbtrain.payload import runtime_zip
 
 from . import cluster as test_cluster
+from .cluster import network
+from .connect_proxy import ConnectProxy
 from .harness import until
-from .kubernetes_pods import manifests, needs_own_cluster, python_image, user_with
+from .kubernetes_pods import (
+    Connections,
+    manifests,
+    needs_own_cluster,
+    python_image,
+    user_with,
+    write_kubeconfig,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -117,8 +126,11 @@ def test_another_payload_is_refused(client, pod, payload, tmp_path, way):
 
 
 @pytest.mark.parametrize("way", ["proxy", "exec"])
-def test_a_file_is_followed_through_a_restart_of_the_api_server(client, pod, way):
+def test_a_file_is_followed_through_cut_connections_and_a_restart_of_the_api_server(
+    client, pod, way, monkeypatch
+):
     needs_own_cluster()
+    connections = Connections(monkeypatch)
     run = files(client, pod, way)
     # The lock of a live head, held by a process of the pod.
     hold = (
@@ -139,10 +151,15 @@ def test_a_file_is_followed_through_a_restart_of_the_api_server(client, pod, way
     with writing:
         until(lambda: b"line" in b"".join(_whole(run, "events.jsonl")), 10)
         thread.start()
-        until(lambda: b"line 9\n" in got, 20)
+        for number in (6, 12):
+            until(lambda line=b"line %d\n" % number: line in got, 20)
+            connections.cut("events.jsonl")
+        until(lambda: b"line 18\n" in got, 20)
         test_cluster.restart_apiserver()
         assert done.wait(60)
     assert bytes(got) == b"".join(b"line %d\n" % i for i in range(60))
+    assert connections.ever["events.jsonl"] >= 4
+    assert connections.most["events.jsonl"] == 1
 
 
 def _whole(run, name):
@@ -168,6 +185,38 @@ def test_the_token_is_in_no_place_where_others_look(client, pod):
         assert TOKEN.encode() not in b"".join(command.output())
     with Command(client, pod, "server", ["cat", f"{GIVEN}/token"]) as command:
         assert b"".join(command.output()) == TOKEN.encode()
+
+
+# -- kubeconfigs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["a program", "a proxy"])
+def test_every_way_to_a_pod_is_the_kubeconfigs(client, pod, tmp_path, monkeypatch, kind):
+    """With the credentials that a program prints, and through the proxy that it names."""
+    needs_own_cluster()
+    if kind == "a program":
+        monkeypatch.setenv("KUBECONFIG", str(test_cluster.kubeconfig("plugin")))
+        assert_reached(client, pod)
+        return
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    # A name of the API server that nobody here knows but the proxy.
+    there = "kubernetes.default.svc:6443"
+    with ConnectProxy((network.HOST, 6443)) as proxy:
+        path = tmp_path / "kubeconfig"
+        write_kubeconfig(path, server=f"https://{there}", proxy_url=proxy.url)
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        assert_reached(client, pod)
+        assert set(proxy.asked) == {f"CONNECT {there}"}
+        assert len(proxy.asked) > 1  # a websocket's connection is none of the pool's
+
+
+def assert_reached(client, pod):
+    """Assert that a new client lists pods, and reads of one by both ways."""
+    other = Client(namespace=client.namespace)
+    assert [found["metadata"]["name"] for found in other.find("Pod")["items"]] == [pod]
+    for way in ("proxy", "exec"):
+        assert b"payload_sha256" in b"".join(files(other, pod, way).read("request.json"))
 
 
 # -- rights ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -218,6 +219,81 @@ def _from_the_first_version(mirror):
     watch = type(mirror)._watch
     first = iter(["1"])
     return lambda since: watch(mirror, next(first, since))
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """All changes that mirrors are told, as kind, object and version."""
+    told = []
+    take = Mirror._take
+
+    def noted(mirror, change, item):
+        if change != "BOOKMARK":
+            about = item["metadata"]
+            told.append((mirror.kind, about["uid"], about["resourceVersion"], change))
+        take(mirror, change, item)
+
+    monkeypatch.setattr(Mirror, "_take", noted)
+    return told
+
+
+def test_nothing_of_a_run_is_lost_or_doubled_by_cut_connections_and_forgotten_versions(
+    client, admin, taken, monkeypatch
+):
+    """Of Jobs, pods and Events alike; what happens meanwhile is seen, once."""
+    needs_own_cluster()
+    made = manifests(python_image(), cpu="900", storage="none")
+    with Watching(client, made) as watching:
+        until(lambda: watching.said("Insufficient cpu", 1), 20)
+        mirrors = [watching.watch._jobs, watching.watch._pods, watching.watch._events]
+        for mirror in mirrors:
+            hang_up(mirror._response)
+        something_happens(admin, made, 0)
+        until(lambda: all(is_up_to_date(mirror, admin) for mirror in mirrors))
+        assert len({seen[:3] for seen in taken}) == len(taken)
+
+        listed = []
+        find = client.find
+        monkeypatch.setattr(client, "find", lambda *a, **k: (listed.append(a[0]), find(*a, **k))[1])
+        for mirror in mirrors:
+            monkeypatch.setattr(mirror, "_watch", _from_the_first_version(mirror))
+        test_cluster.compact()
+        for mirror in mirrors:
+            hang_up(mirror._response)
+        something_happens(admin, made, 1)
+        until(lambda: {"Job", "Pod", "Event"} <= set(listed))
+        until(lambda: all(is_up_to_date(mirror, admin) for mirror in mirrors))
+        assert len({seen[:3] for seen in taken}) == len(taken)
+        said = [(p.worker, p) for p in watching.seen]
+    for worker in (None, 0, 1):
+        told = [placement for who, placement in said if who == worker]
+        assert told
+        assert all(one != next_ for one, next_ in pairwise(told))
+
+
+def something_happens(admin, made, worker):
+    """Change a Job, delete a worker's pod and tell an Event of the run."""
+    admin.patch("Job", f"{made.base}-worker", {"metadata": {"annotations": {"n": str(worker)}}})
+    (pod,) = [
+        pod["metadata"]["name"]
+        for pod in admin.find("Pod", labels="nbtrain/role=worker")["items"]
+        if pod["metadata"]["labels"][names.INDEX] == str(worker)
+    ]
+    admin.delete("Pod", pod, grace_s=0)
+    admin.create({
+        "apiVersion": "v1", "kind": "Event", "reason": "Noted", "message": "by the test",
+        "metadata": {"name": f"{made.base}-{worker}"},
+        "involvedObject": {"kind": "Job", "name": f"{made.base}-worker",
+                           "namespace": admin.namespace},
+    })  # fmt: skip
+
+
+def is_up_to_date(mirror, admin):
+    """Tell whether a mirror has what there is, in the version that there is."""
+    there = admin.find(mirror.kind, labels=mirror._labels)["items"]
+    expected = {(item["metadata"]["uid"], item["metadata"]["resourceVersion"]) for item in there}
+    mirrored = mirror.objects.values()
+    return expected == {(m["metadata"]["uid"], m["metadata"]["resourceVersion"]) for m in mirrored}
 
 
 def test_a_watch_is_ended_while_much_happens(admin):

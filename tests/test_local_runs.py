@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 from nbtrain.backends.local import home
-from nbtrain.errors import NoSuchRun, RunFailed, RunStopped, WaitInterrupted, WaitTimeout
+from nbtrain.errors import (
+    NoSuchRun,
+    NotReady,
+    RunFailed,
+    RunStopped,
+    WaitInterrupted,
+    WaitTimeout,
+)
 from nbtrain.run import attach, runs
 from nbtrain.runtime import eventlog
 from nbtrain.runtime.events import Ended, EpochEnd, Failed, Phase, Progress, Saved, Started, Warned
@@ -377,3 +384,10 @@ def test_a_followed_log_ends_with_the_run():
     text = "".join(run.follow_logs(0))
     assert "Epoch 2/2" in text
     assert time.time() - run.wait().state.ended_at < 10
+
+
+def test_whoever_follows_the_log_of_no_worker_is_told_so_at_once():
+    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000)
+    with pytest.raises(NotReady, match="t has no worker 2"):
+        next(run.follow_logs(2))
+    run.stop(0)

@@ -10,15 +10,15 @@ import textwrap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 import nbtrain.training
 from nbtrain import completion, magics
 from nbtrain.cell import ROLES, bindings
-from nbtrain.errors import NbtrainError, NoSuchRun, OptionError
+from nbtrain.errors import NbtrainError, NoSuchRun, NotStarted, OptionError
 from nbtrain.line import parse
 from nbtrain.run import Run
+
+from . import shells
 
 FUNCTIONS = """
 def model():
@@ -121,18 +121,8 @@ class Notebook:
 
 @pytest.fixture(scope="module")
 def _shell(tmp_path_factory):
-    monkey = pytest.MonkeyPatch()
-    monkey.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-    config = Config()
-    config.HistoryManager.hist_file = ":memory:"
-    config.InteractiveShell.colors = "nocolor"
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=config)
-    yield shell
-    shell.history_manager.end_session()
-    shell.history_manager.save_thread and shell.history_manager.save_thread.stop()
-    InteractiveShell.clear_instance()
-    monkey.undo()
+    with shells.shell(tmp_path_factory.mktemp("ipython")) as shell:
+        yield shell
 
 
 @pytest.fixture
@@ -596,6 +586,16 @@ def test_logs_are_printed_and_followed(notebook, capsys):
     notebook.known.append(FakeRun("digits"))
     notebook.cell("%k8s_logs digits --worker 1")
     assert capsys.readouterr().out == "log of worker 1\n"
+    notebook.cell("%k8s_logs digits --follow")
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
+def test_a_run_that_is_still_being_started_is_followed(notebook, capsys, monkeypatch):
+    def logs(run, worker=0):
+        raise NotStarted("digits is still being started: it has no files yet")
+
+    monkeypatch.setattr(FakeRun, "logs", logs)
+    notebook.known.append(FakeRun("digits"))
     notebook.cell("%k8s_logs digits --follow")
     assert capsys.readouterr().out == "one\ntwo\n"
 

@@ -15,6 +15,7 @@ import nbtrain
 from nbtrain import payload, rehearsal
 from nbtrain.backend import untold
 from nbtrain.backends.docker import DockerBackend
+from nbtrain.backends.kubernetes.backend import KubernetesBackend
 from nbtrain.backends.local import LocalBackend
 from nbtrain.errors import NbtrainError, RehearsalFailed, RunFailed, RunStopped
 from nbtrain.request import make_request
@@ -35,7 +36,7 @@ def folder(nbtrain_home, temporary):
 
 
 class Started(NbtrainError):
-    """A run was started on the backend that stands in for containers."""
+    """A run was started on a backend that stands in for containers, or for pods."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +44,9 @@ def _no_containers(monkeypatch):
     def start(self, request, path, sent=untold):
         raise Started("reached")
 
-    monkeypatch.setattr(DockerBackend, "check", lambda self, request: None)
-    monkeypatch.setattr(DockerBackend, "start", start)
+    for backend in (DockerBackend, KubernetesBackend):
+        monkeypatch.setattr(backend, "check", lambda self, request: None)
+        monkeypatch.setattr(backend, "start", start)
 
 
 @pytest.fixture(autouse=True)
@@ -269,11 +271,13 @@ def test_stopping_it_starts_nothing_and_leaves_nothing(folder, how):
     [
         ({"backend": "docker"}, True),
         ({"backend": "docker", "rehearse": False}, False),
+        ({"backend": "kubernetes"}, True),
+        ({"backend": "kubernetes", "rehearse": False}, False),
         ({"backend": "local"}, False),
         ({"backend": "local", "rehearse": True}, True),
     ],
 )
-def test_containers_are_rehearsed_and_local_runs_only_if_asked(options, expected, monkeypatch):
+def test_only_local_runs_are_not_rehearsed_unless_asked(options, expected, monkeypatch):
     rehearsed = []
 
     def note(request, path, say):

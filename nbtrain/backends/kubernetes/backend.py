@@ -262,6 +262,7 @@ class KubernetesBackend:
         files = self._files_in(client, run_id, "server", f"{base}-server")
         if files is None:
             serve(client, run_id, claim)
+            check_server(client, run_id)
         return files
 
 
@@ -399,6 +400,21 @@ def serve(client: Client, run_id: str, claim: Object) -> None:
         secret = manifests.server_secret(runtime_zip().read_bytes(), token)
         client.delete("Secret", secret["metadata"]["name"])
         client.create(owned(secret, job))
+
+
+def check_server(client: Client, run_id: str) -> None:
+    """Raise if the pod that serves a run's volume can't start, and remove it.
+
+    Where its image is missing the run itself had no chance either, and whoever waits for it would
+    wait for ever.
+    """
+    pods = client.find("Pod", labels=_selector(run_id, "server"))["items"]
+    events = client.find("Event")["items"] if pods else []
+    for found in (explain(pod, events) for pod in pods):
+        if found.stuck:
+            client.delete("Job", f"{names.base(run_id, names.user())}-server")
+            why = f"the results of {run_id} can't be read from their volume: {found.reason}"
+            raise BackendError(why, found.fix)
 
 
 def _image_of(annotations: dict[str, str]) -> tuple[str, tuple[str, ...]]:
