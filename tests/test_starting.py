@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import nbtrain
-from nbtrain import training
+from nbtrain import config, training
 from nbtrain.backend import untold
 from nbtrain.backends.docker import DockerBackend
+from nbtrain.backends.kubernetes.backend import KubernetesBackend
 from nbtrain.backends.local import LocalBackend
 from nbtrain.display import news
 from nbtrain.errors import (
@@ -231,6 +232,16 @@ def test_the_name_of_a_run_that_is_being_started_is_taken_until_it_is_replaced(h
     assert first.status == "stopped"
     held.gate.set()
     assert second.wait().status == "succeeded"
+
+
+def test_where_the_settings_name_a_context_a_run_is_one_of_the_cluster(held, monkeypatch):
+    for name in ("check", "start", "runs", "read", "placements", "stop", "delete"):
+        monkeypatch.setattr(KubernetesBackend, name, getattr(DockerBackend, name))
+    config.update({"context": "production"})
+    there, here = train(backend=None, name="there"), train(backend="docker", name="here")
+    assert (there._ref.backend, here._ref.backend) == ("kubernetes", "docker")
+    held.gate.set()
+    assert [run.wait().status for run in (there, here)] == ["succeeded"] * 2
 
 
 def test_two_threads_that_start_runs_of_one_name_start_one(held, monkeypatch):
