@@ -15,6 +15,7 @@ class RunRef:
     """Where a run is to be found: the backend's name, the run's name and id, and its time.
 
     `created` is Unix time in seconds. `live` says whether its head was alive when looked at.
+    `warnings` is what the user should know of a start, where this is what it returns.
     """
 
     backend: str
@@ -22,6 +23,7 @@ class RunRef:
     id: str
     created: float = 0.0
     live: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -395,7 +395,8 @@ def _start(plan: _Plan, request: TrainRequest, payload: Path, start: Start) -> N
     def sent(done: int, total: int) -> None:
         start.say(sending.said(done, total) if sending.slow else start.doing)
 
-    plan.backend.start(request, payload, sent)
+    for said in plan.backend.start(request, payload, sent).warnings:
+        start.warn(said)
     _note(request)
     in_background("nbtrain-old-runs", lambda: _forget_old(plan.backend, request.name, plan.keep))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import nbtrain
 from nbtrain import config, training
-from nbtrain.backend import untold
+from nbtrain.backend import RunRef, untold
 from nbtrain.backends.docker import DockerBackend
 from nbtrain.backends.kubernetes.backend import KubernetesBackend
 from nbtrain.backends.local import LocalBackend
@@ -134,6 +135,20 @@ def test_an_error_that_is_known_at_once_is_one_of_the_cell(held, monkeypatch):
         train(epocs=2)
 
 
+def test_what_a_backend_warns_of_is_shown_with_the_run(held, monkeypatch):
+    start = DockerBackend.start
+
+    def warned(self, *arguments):
+        return dataclasses.replace(start(self, *arguments), warnings=("there is no volume",))
+
+    monkeypatch.setattr(DockerBackend, "start", warned)
+    held.gate.set()
+    run = train()
+    assert run.wait().status == "succeeded"
+    assert "there is no volume" in repr(run)
+    assert "there is no volume" in html(run.state, 0)
+
+
 def test_an_error_that_comes_later_is_one_of_the_run(held):
     run = train(name="digits")
     held.problem = BackendError("the quota is used up", "Ask for more.")
@@ -183,6 +198,7 @@ def test_a_start_that_can_not_be_broken_off_is_undone(held, monkeypatch):
     def start(request, payload, sent=untold):
         held.came.set()
         held.gate.wait(30)  # tells nobody of its progress
+        return RunRef("docker", request.name, request.id)
 
     monkeypatch.setattr(DockerBackend, "start", lambda self, *a: start(*a))
     monkeypatch.setattr(DockerBackend, "delete", lambda self, ref: deleted.append(ref.id))
