@@ -8,14 +8,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
 from ...errors import BackendError
 from ...runtime.request import TrainRequest
+from ..together import together
 from . import names
 from .backend import check_pods, check_volume, has_storage, settings
 from .client import KINDS, Client
@@ -89,20 +90,28 @@ def admitted(client: Client, request: TrainRequest) -> Manifests:
     BackendError
         What is in the way; of several things that which has to be mended first.
     """
-    with ThreadPoolExecutor(AT_A_TIME + 1, "nbtrain-preflight") as pool:
-        asked = [pool.submit(namespace, client), pool.submit(needed_rights, client)]
-        named = str(request.container.get("storage_class") or "")
-        if named and PodSettings.of(request, image="").volume:
-            asked.append(pool.submit(_storage_class, client, named))
+
+    def pods() -> Manifests:
         manifests = Manifests(request, settings(client, request), names.user())
-        asked.append(pool.submit(quota, client, manifests))
-        admissions = [pool.submit(check, client, manifests) for check in (check_volume, check_pods)]
-    for check in (future.result() for future in asked):
-        if check.state == FAILED:
-            raise BackendError(check.sentence, check.fix)
-    for admission in admissions:
-        admission.result()
+        together(
+            lambda: _insist(quota(client, manifests)),
+            lambda: check_volume(client, manifests),
+            lambda: check_pods(client, manifests),
+        )
+        return manifests
+
+    manifests: Manifests = together(
+        lambda: _insist(namespace(client)),
+        lambda: _insist(needed_rights(client)),
+        lambda: _insist(_named_class(client, request)),
+        pods,
+    )[-1]
     return manifests
+
+
+def _insist(check: Check) -> None:
+    if check.state == FAILED:
+        raise BackendError(check.sentence, check.fix)
 
 
 def reachable(client: Client) -> Check:
@@ -202,14 +211,18 @@ def missing_rights(
 ) -> dict[str, tuple[str, ...]]:
     """Return those of the rights that the user has not got, in the client's namespace."""
     asked = [(kind, verb) for kind, verbs in wanted.items() for verb in verbs]
-    with ThreadPoolExecutor(AT_A_TIME, "nbtrain-rights") as pool:
-        answers = list(pool.map(lambda right: allowed(client, *right), asked))
-    has = {right for right, yes in zip(asked, answers, strict=True) if yes}
+    parts = [asked[first::AT_A_TIME] for first in range(AT_A_TIME)]
+    answers = together(*(partial(_those_allowed, client, part) for part in parts))
+    has = {right for part in answers for right in part}
     found = {
         kind: tuple(verb for verb in verbs if (kind, verb) not in has)
         for kind, verbs in wanted.items()
     }
     return {kind: verbs for kind, verbs in found.items() if verbs}
+
+
+def _those_allowed(client: Client, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [right for right in asked if allowed(client, *right)]
 
 
 def allowed(client: Client, kind: str, verb: str) -> bool:
@@ -281,7 +294,7 @@ def storage(client: Client, request: TrainRequest) -> Check:
     if not asked.volume:
         return Check("storage", OK, "no volume is asked for: results live and die with the head.")
     if asked.storage_class:
-        return _storage_class(client, asked.storage_class)
+        return _named_class(client, request)
     there = has_storage(client)
     if there is None:
         said = "you may not look at storage classes; results go to a volume of the default one."
@@ -297,7 +310,12 @@ def storage(client: Client, request: TrainRequest) -> Check:
     )
 
 
-def _storage_class(client: Client, name: str) -> Check:
+def _named_class(client: Client, request: TrainRequest) -> Check:
+    """Check that the storage class that is asked for is there, if one is."""
+    asked = PodSettings.of(request, image="")
+    name = asked.storage_class
+    if not name or not asked.volume:
+        return Check("storage", OK, "no class is asked for.")
     try:
         client.get("StorageClass", name)
     except NotFound:
