@@ -15,7 +15,8 @@ class RunRef:
     """Where a run is to be found: the backend's name, the run's name and id, and its time.
 
     `created` is Unix time in seconds. `live` says whether its head was alive when looked at.
-    `context` is the kubeconfig's name of the cluster that it was found on.
+    `context` is the kubeconfig's name of the cluster that it was found on. `warnings` is what the
+    user should know of a start, where this is what it returns.
     """
 
     backend: str
@@ -24,6 +25,7 @@ class RunRef:
     created: float = 0.0
     live: bool = False
     context: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,24 @@ def defaults() -> dict[str, Any]:
     return found
 
 
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell's options, and what the file sets where they say nothing (or None).
+
+    The backend is always among them.
+    """
+    given = defaults()
+    found = {**given, **{name: value for name, value in options.items() if value is not None}}
+    return {"backend": default_backend(given), **found}
+
+
+def default_backend(given: Mapping[str, Any]) -> str:
+    """Return where a run trains whose cell does not say it; `given` is what the file sets.
+
+    Who has named a context there wants to train on that cluster.
+    """
+    return str(given.get("backend") or ("kubernetes" if given.get("context") else "local"))
+
+
 def _plain(key: str) -> str:
     return key.replace("-", "_")
 
@@ -121,6 +139,8 @@ def settings() -> list[Setting]:
     for known in KEYS:
         source = file if known.name in given else "default"
         value = given.get(known.name, known.default)
+        if known.name == "backend":
+            value = default_backend(given)
         rows.append(Setting(known.name, value, source, known.help))
     unknown = [key for key in _parsed(text) if _plain(key) not in _NAMES]
     return rows + [Setting(key, "", f"{file}; this nbtrain does not know it") for key in unknown]

@@ -66,7 +66,7 @@ class TrainMagics(Magics):
         body = self._body(line, cell)
         self._check_name(name, body)
         # A wrong setting should not come up when the cell has worked for minutes.
-        backend = str({**config.defaults(), **options}.get("backend", "local"))
+        backend = str(config.with_defaults(options)["backend"])
         check_free(name, backend, replace=bool(options.get("replace")))
         cells.check_before_running(body, named, self.shell.user_ns)
         if body is not None:
@@ -134,6 +134,7 @@ class TrainMagics(Magics):
 
         %k8s_config                       show them, and where they are kept
         %k8s_config workers=4 batch=128   change some
+        %k8s_config context=production    train on that cluster, unless a cell says --backend local
         %k8s_config --unset workers       go back to the built-in default
         """
         changes, removed = _changes(words(line), self._expand)

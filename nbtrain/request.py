@@ -300,7 +300,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="backend",
         parse=values.one_of("local", "docker", "kubernetes"),
-        help="where the workers run: local, docker or kubernetes",
+        help="local, docker or kubernetes, which it is where %k8s_config names a context",
         group=RUN,
         metavar="NAME",
         default="local",

@@ -100,9 +100,9 @@ def train(
     >>> run = nbtrain.train(model, dataset, workers=2, epochs=5)  # doctest: +SKIP
     >>> run.model.predict(x)  # doctest: +SKIP
     """
-    settings = {**config.defaults(), **{k: v for k, v in options.items() if v is not None}}
+    settings = config.with_defaults(options)
     name = name or "training"
-    is_free = _ask_free(name, str(settings.get("backend", "local")), replace)
+    is_free = _ask_free(name, str(settings["backend"]), replace)
     functions = _functions(model, dataset, validation, callbacks)
     if validation is not None and options.get("validation_split"):
         raise OptionError(
@@ -155,7 +155,7 @@ def export(
         As for `train`.
     """
     functions = _functions(model, dataset, validation, callbacks)
-    settings = {**config.defaults(), **{k: v for k, v in options.items() if v is not None}}
+    settings = config.with_defaults(options)
     for other in ("keep", "live", "warm", "rehearse", "replace", "wait"):
         settings.pop(other, None)
     request = make_request(name or "training", {**settings, "backend": "kubernetes"})
@@ -406,7 +406,8 @@ def _start(plan: _Plan, request: TrainRequest, payload: Path, start: Start) -> N
     def sent(done: int, total: int) -> None:
         start.say(sending.said(done, total) if sending.slow else start.doing)
 
-    plan.backend.start(request, payload, sent)
+    for said in plan.backend.start(request, payload, sent).warnings:
+        start.warn(said)
     _note(request)
     in_background("nbtrain-old-runs", lambda: _forget_old(plan.backend, request.name, plan.keep))
 

@@ -55,6 +55,27 @@ def test_the_table_shows_where_each_value_comes_from(file):
     assert str(file) in config.table()
 
 
+@pytest.mark.parametrize(
+    ("settings", "backend"),
+    [
+        ({}, "local"),
+        ({"namespace": "ml"}, "local"),
+        ({"context": "production"}, "kubernetes"),
+        ({"context": "production", "backend": "local"}, "local"),
+        ({"backend": "docker"}, "docker"),
+    ],
+)
+def test_who_names_a_context_trains_there_unless_something_else_is_said(file, settings, backend):
+    config.update(settings)
+    assert config.with_defaults({"epochs": 2, "workers": None}) == {
+        **settings,
+        "epochs": 2,
+        "backend": backend,
+    }
+    assert config.with_defaults({"backend": "docker"})["backend"] == "docker"
+    assert {s.name: s.value for s in config.settings()}["backend"] == backend
+
+
 def test_comments_and_unknown_keys_stay(file):
     text = '# mine\nworkers = 2  # two\n\nzzz = "later"\n[kubernetes]\nnamespace = "a"\n'
     write(file, text)

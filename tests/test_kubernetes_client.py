@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.server
 import json
 import logging
@@ -205,6 +207,44 @@ def test_credentials_that_are_refused_are_got_anew_once(tmp_path, monkeypatch):
         assert len(server.asked) == 3
 
 
+def test_the_credentials_of_a_websocket_are_got_anew_once(tmp_path, monkeypatch):
+    """Those of a program whose token says nothing of its end, as some of the clouds' do."""
+    answers = tmp_path / "answer"
+    answers.write_text(credential(token="old"))
+
+    def answer(request):
+        if request.headers["Authorization"] != "Bearer new":
+            answers.write_text(credential(token="new"))
+            return 401, b"{}"
+        told = request.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        request.send_response(101)
+        request.send_header("Upgrade", "websocket")
+        request.send_header("Connection", "Upgrade")
+        accepted = base64.b64encode(hashlib.sha1(told.encode()).digest()).decode()
+        request.send_header("Sec-WebSocket-Accept", accepted)
+        request.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        request.end_headers()
+        raise ConnectionAbortedError
+
+    with api(answer) as server:
+        server.handle_error = lambda *_: None
+        address = f"http://127.0.0.1:{server.server_port}"
+        kubeconfig(tmp_path, monkeypatch, address, plugin(tmp_path, f"cat {answers}"))
+        client = Client()
+        client.websocket("/exec", []).shutdown()
+        assert server.asked == ["Bearer old", "Bearer new"]
+        client.websocket("/exec", []).shutdown()
+        assert server.asked[2:] == ["Bearer new"]
+
+
+def test_a_websocket_of_somebody_unknown_is_refused(tmp_path, monkeypatch):
+    with api(lambda _: (401, b"{}")) as server:
+        kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        message = says(Client().websocket, "/exec", [])
+        assert len(server.asked) == 2
+    assert "does not know who you are" in message
+
+
 def test_who_is_not_known_is_told_to_log_in(tmp_path, monkeypatch):
     with api(lambda _: (401, b"{}")) as server:
         kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{server.server_port}")
@@ -269,6 +309,8 @@ def status(reason, message):
     [
         (404, status("NotFound", 'jobs.batch "a" not found'), NotFound, 'jobs.batch "a" not found'),
         (409, status("AlreadyExists", "exists"), AlreadyExists, "exists"),
+        (404, status("NotFound", 'namespaces "ml" not found'), NotFound,
+         "there is no namespace ml."),
         (410, status("Expired", "too old"), Gone, "too old"),
         (403, status("Forbidden", 'jobs.batch is forbidden: User "anna" cannot create resource'
          ' "jobs" in API group "batch" in the namespace "ml"'), ApiError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 
@@ -131,7 +132,23 @@ def test_a_file_is_followed_through_cut_connections_and_a_restart_of_the_api_ser
 ):
     needs_own_cluster()
     connections = Connections(monkeypatch)
-    run = files(client, pod, way)
+
+    def disturb(got):
+        for number in (6, 12):
+            until(lambda line=b"line %d\n" % number: line in got, 20)
+            connections.cut("events.jsonl")
+        until(lambda: b"line 18\n" in got, 20)
+        test_cluster.restart_apiserver()
+
+    got = _followed(client, client, pod, way, disturb)
+    assert got == b"".join(b"line %d\n" % i for i in range(60))
+    assert connections.ever["events.jsonl"] >= 4
+    assert connections.most["events.jsonl"] == 1
+
+
+def _followed(client, reader, pod, way, disturb):
+    """Return what a reader gets of a file to which 60 lines are written, and is disturbed."""
+    run = files(reader, pod, way)
     # The lock of a live head, held by a process of the pod.
     hold = (
         "import fcntl,os,sys,time; f=open(sys.argv[1]+'/head.lock','w');"
@@ -151,15 +168,60 @@ def test_a_file_is_followed_through_cut_connections_and_a_restart_of_the_api_ser
     with writing:
         until(lambda: b"line" in b"".join(_whole(run, "events.jsonl")), 10)
         thread.start()
-        for number in (6, 12):
-            until(lambda line=b"line %d\n" % number: line in got, 20)
-            connections.cut("events.jsonl")
-        until(lambda: b"line 18\n" in got, 20)
-        test_cluster.restart_apiserver()
+        until(lambda: b"line 5\n" in got, 20)
+        disturb(got)
         assert done.wait(60)
-    assert bytes(got) == b"".join(b"line %d\n" % i for i in range(60))
-    assert connections.ever["events.jsonl"] >= 4
-    assert connections.most["events.jsonl"] == 1
+    return bytes(got)
+
+
+@pytest.mark.parametrize("way", ["proxy", "exec"])
+def test_a_file_is_followed_with_new_credentials_once_the_old_ones_are_void(
+    client, pod, monkeypatch, tmp_path, way
+):
+    needs_own_cluster()
+    rights = [("pods/exec", "get"), ("pods/exec", "create"), ("pods/proxy", "get")]
+    with user_with(client, monkeypatch, rights) as somebody:
+        account = _account(client)
+        client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bound"}})
+        bound = {"kind": "Secret", "apiVersion": "v1", "name": "bound"}
+        answer = tmp_path / "answer"
+        answer.write_text(_credential(client, account, {"boundObjectRef": bound}))
+        with monkeypatch.context() as patch:
+            patch.setenv("KUBECONFIG", str(_kubeconfig_with(tmp_path, answer)))
+            renewed = Client(namespace=client.namespace)
+
+            def replace(_):
+                client.delete("Secret", "bound")  # a token lives no longer than what it is bound to
+                answer.write_text(_credential(client, account, {}))
+                test_cluster.restart_apiserver()
+
+            got = _followed(client, renewed, pod, way, replace)
+        assert got == b"".join(b"line %d\n" % i for i in range(60))
+        assert renewed._renewals == 1
+        assert somebody._renewals == 0
+
+
+def _account(client):
+    items = client.call("GET", f"/api/v1/namespaces/{client.namespace}/serviceaccounts")["items"]
+    (name,) = {i["metadata"]["name"] for i in items} - {"default"}
+    return name
+
+
+def _credential(client, account, spec):
+    """Return a new token of an account as a credentials program prints it."""
+    path = f"/api/v1/namespaces/{client.namespace}/serviceaccounts/{account}/token"
+    token = client.call("POST", path, body={"spec": spec})["status"]["token"]
+    version = "client.authentication.k8s.io/v1"
+    return json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": {"token": token}})
+
+
+def _kubeconfig_with(folder, answer):
+    """Return the kubeconfig of somebody whose credentials are what `answer` holds."""
+    found = json.loads(test_cluster.kubeconfig("plugin").read_text("utf-8"))
+    found["users"][0]["user"]["exec"]["args"] = [str(answer)]
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(found))
+    return path
 
 
 def _whole(run, name):

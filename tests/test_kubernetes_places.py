@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,12 +11,12 @@ import pytest
 
 from nbtrain import config
 from nbtrain.backend import RunRef
-from nbtrain.backends.kubernetes import places
+from nbtrain.backends.kubernetes import names, places
 from nbtrain.backends.kubernetes.errors import Unreachable
 from nbtrain.errors import BackendError
 
 from . import programs
-from .harness import launch
+from .harness import launch, until
 from .places import open_place
 
 pytestmark = pytest.mark.usefixtures("nbtrain_home")
@@ -133,4 +134,40 @@ def test_another_process_attaches_to_a_run_that_no_setting_points_at(request, nb
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == run.history.history["loss"]
+        run.delete()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(400)
+def test_another_machine_attaches_by_the_name_alone_as_long_as_there_is_the_volume(
+    request, nbtrain_home, tmp_path
+):
+    functions = {"model": programs.model, "dataset": programs.dataset}
+    with open_place("kubernetes", request.getfixturevalue) as place:
+        run = launch(functions, epochs=1, **place.fields)
+        expected = run.wait().check().history.history["loss"]
+
+        def elsewhere(**environment):
+            """Return what a machine says on which nobody has trained, as the user it has there."""
+            home = {"NBTRAIN_HOME": str(tmp_path / "elsewhere"), "LOGNAME": "somebody"}
+            code = (
+                "import json, nbtrain\n"
+                f"print(json.dumps(nbtrain.attach({run.name!r}).history.history['loss']))"
+            )
+            return subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                env={**os.environ, **home, **environment},
+            )
+
+        assert "NoSuchRun" in elsewhere().stderr
+        done = elsewhere(NBTRAIN_USER=names.user())
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == expected
+        place.client.delete("Job", f"{names.base(run.id, names.user())}-head")
+        until(lambda: not place.client.find("Pod")["items"], 60)
+        done = elsewhere(NBTRAIN_USER=names.user())
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == expected
         run.delete()

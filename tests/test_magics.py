@@ -655,6 +655,17 @@ def test_config_shows_changes_and_removes(notebook, capsys):
     assert "which setting" in notebook.says("%k8s_config --unset")
 
 
+def test_where_config_names_a_context_a_name_has_to_be_free_on_that_cluster(notebook, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        nbtrain.training, "check_free", lambda name, where, **_: asked.append(where)
+    )
+    notebook.cell("%k8s_config context=production")
+    notebook.cell("%%k8s_train\n" + FUNCTIONS)
+    notebook.cell("%%k8s_train --backend local\n" + FUNCTIONS)
+    assert asked == ["kubernetes", "local"]
+
+
 def test_a_broken_config_is_said_before_the_body_runs(notebook, tmp_path):
     (tmp_path / "config.toml").write_text("workers = = 3")
     said = notebook.says("%%k8s_train\nran = True\n" + FUNCTIONS)

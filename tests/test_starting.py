@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import nbtrain
-from nbtrain import training
-from nbtrain.backend import untold
+from nbtrain import config, training
+from nbtrain.backend import RunRef, untold
 from nbtrain.backends.docker import DockerBackend
+from nbtrain.backends.kubernetes.backend import KubernetesBackend
 from nbtrain.backends.local import LocalBackend
 from nbtrain.display import news
 from nbtrain.errors import (
@@ -133,6 +135,20 @@ def test_an_error_that_is_known_at_once_is_one_of_the_cell(held, monkeypatch):
         train(epocs=2)
 
 
+def test_what_a_backend_warns_of_is_shown_with_the_run(held, monkeypatch):
+    start = DockerBackend.start
+
+    def warned(self, *arguments):
+        return dataclasses.replace(start(self, *arguments), warnings=("there is no volume",))
+
+    monkeypatch.setattr(DockerBackend, "start", warned)
+    held.gate.set()
+    run = train()
+    assert run.wait().status == "succeeded"
+    assert "there is no volume" in repr(run)
+    assert "there is no volume" in html(run.state, 0)
+
+
 def test_an_error_that_comes_later_is_one_of_the_run(held):
     run = train(name="digits")
     held.problem = BackendError("the quota is used up", "Ask for more.")
@@ -182,6 +198,7 @@ def test_a_start_that_can_not_be_broken_off_is_undone(held, monkeypatch):
     def start(request, payload, sent=untold):
         held.came.set()
         held.gate.wait(30)  # tells nobody of its progress
+        return RunRef("docker", request.name, request.id)
 
     monkeypatch.setattr(DockerBackend, "start", lambda self, *a: start(*a))
     monkeypatch.setattr(DockerBackend, "delete", lambda self, ref: deleted.append(ref.id))
@@ -231,6 +248,16 @@ def test_the_name_of_a_run_that_is_being_started_is_taken_until_it_is_replaced(h
     assert first.status == "stopped"
     held.gate.set()
     assert second.wait().status == "succeeded"
+
+
+def test_where_the_settings_name_a_context_a_run_is_one_of_the_cluster(held, monkeypatch):
+    for name in ("check", "start", "runs", "read", "placements", "stop", "delete"):
+        monkeypatch.setattr(KubernetesBackend, name, getattr(DockerBackend, name))
+    config.update({"context": "production"})
+    there, here = train(backend=None, name="there"), train(backend="docker", name="here")
+    assert (there._ref.backend, here._ref.backend) == ("kubernetes", "docker")
+    held.gate.set()
+    assert [run.wait().status for run in (there, here)] == ["succeeded"] * 2
 
 
 def test_two_threads_that_start_runs_of_one_name_start_one(held, monkeypatch):

@@ -62,10 +62,10 @@ class KubernetesBackend:
 
     def _admitted(self, request: TrainRequest) -> tuple[Client, Manifests]:
         """Return where a run goes, and its objects, which the cluster has had a look at."""
+        from .preflight import admitted  # which asks with this module's functions
+
         client = self._places.client(request.container)
-        manifests = Manifests(request, settings(client, request), names.user())
-        check_pods(client, manifests)
-        return client, manifests
+        return client, admitted(client, request)
 
     def start(self, request: TrainRequest, payload: Path, sent: Sent = untold) -> RunRef:
         """Make the run's objects; see `Backend.start`.
@@ -81,27 +81,29 @@ class KubernetesBackend:
         """
         from ...payload import runtime_zip
 
-        (client, manifests), left = together(
+        (client, manifests), left, _ = together(
             lambda: self._admitted(request),
             lambda: _jobs(self._places.client(request.container), request.id),
+            lambda: check_image(request),
         )
         given = Given.of(request, runtime_zip(), payload, secrets.token_urlsafe(32))
         self._make_room(client, request.id, left)
+        made: list[str] = []
         try:
-            head = create(client, manifests, given)
-            # The engine of this machine is asked while the pods start: its SDK takes longer to
-            # import than the cluster to answer, and most images fit.
-            check_image(request)
+            head = create(client, manifests, given, made)
         except BaseException:
+            # A volume that was there before holds what a run is gone on with.
+            keep = "PersistentVolumeClaim" not in made
             with contextlib.suppress(BackendError):
-                remove(client, _selector(request.id), keep_volume=True)
+                remove(client, _selector(request.id), keep_volume=keep)
             raise
         self._places.settle(request.id, client)
         # Where a run is gone on with, its directory has the payload already.
         if "payload.bin" not in given.files() and payload.is_file():
             files = self._waiting_files(client, request.id)
             self._uploads[request.id] = _Upload(files, payload, request.payload_sha256)
-        return _ref(head)
+        lost = PodSettings.of(request, image="").volume and not manifests.settings.volume
+        return dataclasses.replace(_ref(head), warnings=(_NO_VOLUME,) if lost else ())
 
     def _make_room(self, client: Client, run_id: str, jobs: list[Object]) -> None:
         """Remove what is left of a run that is gone on with: all but its volume."""
@@ -324,9 +326,22 @@ def settings(client: Client, request: TrainRequest) -> PodSettings:
     """Return what the pods will be like, with what only the cluster can say."""
     image, wheels = chosen_image(request)
     found = PodSettings.of(request, image=image, wheels=wheels)
-    if found.volume and not found.storage_class and has_storage(client) is False:
-        return PodSettings.of(request, image=image, wheels=wheels, volume=False)
+    if found.volume and not found.storage_class:
+        claim = Manifests(request, found, names.user()).volume_claim()
+        if _gets_class(client, claim) is False:
+            return PodSettings.of(request, image=image, wheels=wheels, volume=False)
     return found
+
+
+def _gets_class(client: Client, claim: Object) -> bool | None:
+    """Tell whether the cluster gives a claim its default storage class; None if it does not say.
+
+    That can be tried by whoever may make the claim. Not everybody may look at storage classes.
+    """
+    try:
+        return bool(client.create(claim, dry_run=True)["spec"].get("storageClassName"))
+    except ApiError:  # what is in the way is said when the run is made
+        return None
 
 
 def has_storage(client: Client) -> bool | None:
@@ -337,6 +352,18 @@ def has_storage(client: Client) -> bool | None:
     except ApiError:
         return None
     return any((c["metadata"].get("annotations") or {}).get(mark) == "true" for c in classes)
+
+
+def check_volume(client: Client, manifests: Manifests) -> None:
+    """Have the cluster check the volume's claim before anything is made: quotas count it."""
+    if not manifests.settings.volume:
+        return
+    claim = manifests.volume_claim()
+    try:
+        client.create(claim, dry_run=True)
+    except ApiError:
+        if not _is_there(client, claim):
+            raise
 
 
 def check_pods(client: Client, manifests: Manifests) -> None:
@@ -359,13 +386,17 @@ def _check_pod(client: Client, job: Object) -> None:
             raise  # who may only make Jobs learns of it by the Events
 
 
-def create(client: Client, manifests: Manifests, given: Given) -> Object:
+def create(
+    client: Client, manifests: Manifests, given: Given, made: list[str] | None = None
+) -> Object:
     """Make the objects of a run, the head's Job owning the rest; return that Job.
 
     What does not need one another is made at the same time: the workers' Job should not wait for
-    ten answers.
+    ten answers. The kinds of those that it can't start without are added to `made` as they are
+    made.
     """
-    together(*(partial(_create, client, m) for m in manifests.before_head(given)))
+    made = [] if made is None else made
+    together(*(partial(_create, client, m, made) for m in manifests.before_head(given)))
     head = client.create(manifests.head())
     owner = {"metadata": {"ownerReferences": [owner_reference(head)]}}
     *others, workers = [owned(manifest, head) for manifest in manifests.after_head()]
@@ -377,12 +408,23 @@ def create(client: Client, manifests: Manifests, given: Given) -> Object:
     return head
 
 
-def _create(client: Client, manifest: Object) -> None:
+def _create(client: Client, manifest: Object, made: list[str]) -> None:
     try:
         client.create(manifest)
-    except AlreadyExists:
-        if manifest["kind"] != "PersistentVolumeClaim":  # the run is gone on with
+    except ApiError:
+        # The run is gone on with. A quota refuses a claim before it is seen that it is there.
+        if manifest["kind"] != "PersistentVolumeClaim" or not _is_there(client, manifest):
             raise
+    else:
+        made.append(manifest["kind"])
+
+
+def _is_there(client: Client, manifest: Object) -> bool:
+    try:
+        client.get(manifest["kind"], manifest["metadata"]["name"])
+    except ApiError:
+        return False
+    return True
 
 
 def serve(client: Client, run_id: str, claim: Object) -> None:
@@ -530,6 +572,11 @@ def _running_pod(client: Client, run_id: str, role: str) -> str:
     return newest["name"] if newest else ""
 
 
+_NO_VOLUME = (
+    "the cluster has no default storage class, so the results have no volume: they live and die"
+    " with the head's pod, which serves them for a day after the run; --storage-class names a class"
+    " (kubectl get storageclass)"
+)
 _LOST_FIX = (
     "What it has written is on its volume: the run goes on when another head has that, or when the"
     " node is back."

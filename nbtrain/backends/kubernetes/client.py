@@ -36,8 +36,15 @@ KINDS = {
     "StorageClass": ("apis/storage.k8s.io/v1", "storageclasses"),
     "Node": ("api/v1", "nodes"),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
+    "SelfSubjectRulesReview": ("apis/authorization.k8s.io/v1", "selfsubjectrulesreviews"),
 }
-_OF_THE_CLUSTER = {"Namespace", "StorageClass", "Node", "SelfSubjectAccessReview"}
+_OF_THE_CLUSTER = {
+    "Namespace",
+    "StorageClass",
+    "Node",
+    "SelfSubjectAccessReview",
+    "SelfSubjectRulesReview",
+}
 #: Seconds to connect, and to wait for the next bytes of an answer.
 CONNECT_S, READ_S = 10.0, 60.0
 #: How long a watch lasts, and how long it may be silent: bookmarks come every minute, so that one
@@ -298,6 +305,16 @@ class Client:
 
     def websocket(self, path: str, query: list[tuple[str, str]]) -> Any:
         """Return an open websocket, of the `websocket-client` package."""
+        renewals = self._renewals
+        try:
+            return self._websocket(path, query)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+        self._renew(renewals)
+        return self._websocket(path, query)
+
+    def _websocket(self, path: str, query: list[tuple[str, str]]) -> Any:
         from kubernetes.stream.ws_client import create_websocket
         from websocket import WebSocketBadStatusException, WebSocketException
 

@@ -76,12 +76,21 @@ def _explained(status: int, said: str, context: str) -> tuple[str, str]:
     if status == 403:
         return forbidden(said)
     if status == 404:
-        return said, ""
+        missing = re.fullmatch(r'namespaces "([^"]+)" not found', said)
+        return no_namespace(missing[1]) if missing else (said, "")
     if status == 422:
         return f"the cluster finds this invalid: {said}", "Mind --pod-template and --labels."
     if status == 429 or status >= 500:
         return f"the cluster has trouble of its own ({status}): {said}", "Try again later."
     return f"the cluster refused: {said}", ""
+
+
+def no_namespace(name: str) -> tuple[str, str]:
+    """Return what is wrong and what to do where there is no namespace of a name."""
+    return (
+        f"there is no namespace {name}.",
+        f"Create it (kubectl create namespace {name}), or take another --namespace.",
+    )
 
 
 def forbidden(said: str) -> tuple[str, str]:
