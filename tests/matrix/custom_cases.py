@@ -417,7 +417,7 @@ def step_average_loss() -> dict[str, Any]:
                     )
                 grads = tape.gradient(loss, self.trainable_variables)
                 self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
-                return {"loss": loss}
+                return {"average": loss}
 
         return Guide
 
@@ -458,7 +458,7 @@ def dice_step(*, as_object: bool) -> Any:
                 loss = self.error(tf.one_hot(y, 3), tf.nn.softmax(self(x, training=True)))
             grads = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
-            return {"loss": loss}
+            return {"dice": loss}
 
     class AsFunction(AsObject):
         def train_step(self, data: Any) -> Any:
@@ -468,7 +468,7 @@ def dice_step(*, as_object: bool) -> Any:
                 loss = keras.losses.dice(tf.one_hot(y, 3), p)
             grads = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
-            return {"loss": loss}
+            return {"dice": loss}
 
     return AsObject if as_object else AsFunction
 
