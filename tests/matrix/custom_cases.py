@@ -229,7 +229,8 @@ def own_metric_variable() -> dict[str, Any]:
 
         return Total()
 
-    return with_metrics(total)
+    # No validation: Keras by itself reads the variable after it, and shows its value for both.
+    return with_metrics(total) | {"validation": None}
 
 
 _STOCK = {
@@ -631,7 +632,7 @@ def counting_examples() -> Any:
 
     class CountingExamples(keras.layers.Layer):
         def build(self, shape: Any) -> None:
-            self.seen = self.add_weight(shape=(), trainable=False, initializer="zeros")
+            self.seen = self.add_weight(shape=(), trainable=False, initializer="zeros", name="seen")
 
         def call(self, x: Any, training: bool = False) -> Any:
             if training:
@@ -649,7 +650,7 @@ def own_layer_counts_examples() -> dict[str, Any]:
 
 
 @case("a layer that counts examples, in uneven batches", "layers", batch=16, full=True,
-      refused="/seen: its values differ|variable_.*: its values differ")  # fmt: skip
+      refused="counting_examples/seen: its values differ")  # fmt: skip
 def own_layer_counts_uneven() -> dict[str, Any]:
     return basic(model=dense(layers=counting_examples))
 

@@ -20,7 +20,7 @@ def apart(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
         for name in ("keras", "tensorflow", "dropout")
         for value, square in zip(history[name], history[f"{name}_squared"], strict=True)
     ]
-    generators = [v for v in variables.values() if v.dtype == np.uint32]
+    generators = [v for v in variables.values() if v.shape == (2,) and v.dtype.kind in "iu"]
     return min(spread) > 1e-5 and len(generators) == 2 and all(v[1] > 0 for v in generators)
 
 

@@ -91,9 +91,11 @@ def train(case, index, workers, strategy, out):
 
 
 def collectives(model):
-    """Return how many collective operations each trace of the training step has."""
+    """Return how many collective operations each trace of a training step of Keras 3 has."""
     found = []
-    for _, step in getattr(model.train_function, "_made", {}).values():
+    if not isinstance(model.train_function, keras_mwms._Function):
+        return found
+    for _, step in model.train_function._made.values():
         for trace in getattr(step, "_list_all_concrete_functions", list)():
             graph = trace.graph.as_graph_def()
             nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
