@@ -315,6 +315,54 @@ def dataset_sparse() -> dict[str, Any]:
     return {"model": model, "dataset": dataset, "validation": None}
 
 
+@case("tf.data: ragged rows that the model takes", "data", full=True)
+def dataset_ragged_input() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+        import tensorflow as tf
+
+        class Words(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.embedding = self.add_weight(shape=(20, 4), name="embedding")
+                self.out = keras.layers.Dense(1)
+
+            def call(self, rows: Any) -> Any:
+                found = tf.gather(self.embedding.value, rows)
+                return self.out(tf.reduce_mean(found, axis=1))
+
+        m = Words()
+        m.embedding.assign(np.linspace(-1, 1, 80).reshape(20, 4))
+        m.out.build((None, 4))
+        m.built = True
+        m.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+        return m
+
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices(sentences_of_words()).ragged_batch(16)
+
+    return {"model": model, "dataset": dataset, "validation": None}
+
+
+@case("--shard file with sparse rows", "data", shard="file", refused="sparse or ragged", full=True)
+def shard_sparse() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tempfile
+
+        import tensorflow as tf
+
+        paths = [f"{tempfile.mkdtemp()}/{i}.txt" for i in range(2)]
+        for path in paths:
+            with open(path, "w") as file:
+                file.write("1\n2\n")
+        numbers = tf.data.TextLineDataset(paths).map(tf.strings.to_number).batch(2)
+        return numbers.map(lambda n: (tf.sparse.from_dense(n[:, None]), n))
+
+    return basic(dataset=dataset)
+
+
 def seen_once(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
     return history["unevenly"] == [0.0, 0.0]
 

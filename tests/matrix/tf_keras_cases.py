@@ -152,6 +152,18 @@ def tfk_several() -> dict[str, Any]:
     return {"model": model, "dataset": dataset, "validation": None}
 
 
+@case("tf.data: sparse rows", "tf_keras: data", refused="sparse or ragged", full=True)
+def tfk_sparse() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        x, y = xy()
+        rows = tf.sparse.from_dense(x)
+        return tf.data.Dataset.from_tensor_slices((rows, y)).batch(16)
+
+    return basic(dataset=dataset)
+
+
 # -- losses ---------------------------------------------------------------------------------------
 
 
