@@ -400,3 +400,14 @@ def tf_dot_keras_model():
     m.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert type(m).__module__.startswith("tf_keras.")
     return m
+
+
+def evaluates_on_worker_0(worker):
+    import keras
+
+    class Evaluates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if worker == 0:
+                self.model.evaluate(*validation(), verbose=0)
+
+    return [Evaluates()]

@@ -123,7 +123,11 @@ def _dataset(dataset: tf.data.Dataset, batch: int | None, where: str) -> Data:
     steps = int(dataset.cardinality().numpy())
     known = steps if steps >= 0 else None
     if known == 0:
-        raise Refused(where, "the dataset is empty.")
+        raise Refused(
+            where,
+            "the dataset is empty.",
+            "Look at what it is made from: the files, a filter, a take() or skip().",
+        )
     return Data(
         {"x": dataset},
         batch=own or batch,
@@ -205,9 +209,15 @@ def _arrays(value: Any, batch: int | None, where: str) -> Data:
             )
         lengths.add(int(leaf.shape[0]))
     if len(lengths) > 1:
-        raise Refused(where, f"its arrays have different lengths: {sorted(lengths)}.")
+        raise Refused(
+            where,
+            f"its arrays have different lengths: {sorted(lengths)}.",
+            "Give all of them one row for each example.",
+        )
     if lengths in (set(), {0}):
-        raise Refused(where, "it returned no examples.")
+        raise Refused(
+            where, "it returned no examples.", "Look at how the rows of its arrays are chosen."
+        )
     (examples,) = lengths
     size = batch or DEFAULT_BATCH
     names = ("x", "y", "sample_weight")

@@ -27,6 +27,11 @@ from .versions import versions
 #: Stock callbacks that write below a path: other workers' files must not meet worker 0's.
 _WRITERS = {"ModelCheckpoint": "filepath", "CSVLogger": "filename", "TensorBoard": "log_dir"}
 
+#: Stock callbacks that several workers can't have, and why.
+_UNSHARED = {
+    "BackupAndRestore": "several workers can't share its folder.",
+    "OrbaxCheckpoint": "it writes from several workers with Keras' JAX backend only.",
+}
 
 _BY_FILE = (
     "each worker reads files of its own, as asked: every example is seen once in an epoch, but the"
@@ -197,7 +202,11 @@ class _Training:
         own = framework.of(model)
         if own is None:
             kind = type(model).__module__ + "." + type(model).__qualname__
-            raise Refused("model()", f"it returned {kind}, not a compiled keras.Model.")
+            raise Refused(
+                "model()",
+                f"it returned {kind}, not a compiled keras.Model.",
+                "Return the keras.Model (or tf_keras.Model) on which compile() was called.",
+            )
         own.install()
         if not own.is_compiled(model):
             raise Refused(
@@ -224,13 +233,18 @@ class _Training:
         for callback in callbacks:
             if not isinstance(callback, known.Callback):
                 what = known.Callback.__module__.partition(".")[0]
-                raise Refused("callbacks()", f"it returned {callback!r}, not a callback of {what}.")
-            if isinstance(callback, known.BackupAndRestore):
                 raise Refused(
-                    "BackupAndRestore",
-                    "several workers can't share its folder.",
-                    "Leave it out: nbtrain makes checkpoints and goes on from them by itself.",
+                    "callbacks()",
+                    f"it returned {callback!r}, not a callback of {what}.",
+                    f"Return a list of callbacks of {what}, of your own classes or its own.",
                 )
+            for kind, why in _UNSHARED.items():
+                if _is_a(callback, kind):
+                    raise Refused(
+                        kind,
+                        why,
+                        "Leave it out: nbtrain makes checkpoints and goes on from them by itself.",
+                    )
             self._keep_apart(callback)
         return callbacks
 

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from .errors import Refused, VersionMismatch
-from .keras_sources import SOURCES
+from .keras_sources import SOURCES, TENSORFLOW_SOURCES
 
 KERAS_VERSIONS = ("3.15",)
 TENSORFLOW_VERSIONS = ("2.20", "2.21")
@@ -46,13 +46,14 @@ def check_versions() -> None:
         )
     if not _checked:  # once: afterwards the functions are nbtrain's
         check_sources("Keras", "keras", keras.__version__, SOURCES)
+        check_sources("TensorFlow", "tensorflow", tf.__version__, TENSORFLOW_SOURCES)
         _checked.append(True)
 
 
 def check_sources(
     name: str, package: str, version: str, sources: Mapping[str, tuple[str, ...]]
 ) -> None:
-    """Refuse a Keras of a known version whose functions are others: a changed or mixed install."""
+    """Refuse a known version whose functions are others: a changed or mixed install."""
     for path, known in sources.items():
         found = source_digest(path)
         if found is not None and found not in known:
@@ -192,6 +193,7 @@ def warnings_of_steps(kind: type, base: type) -> Iterator[tuple[str, str]]:
         if function is getattr(base, name):
             continue
         yield from _warning_of_sum(function, name)
+        yield from _warning_of_coupled(function, name)
         if "tf.random." in (source := _source(function)) or "keras.random." in source:
             yield (
                 "random-step",
@@ -206,9 +208,25 @@ def _warning_of_sum(function: Any, name: str) -> Iterator[tuple[str, str]]:
         yield (
             "sum-in-train-step",
             f"{name} takes a sum over the batch by hand: nbtrain takes a loss for a mean over the"
-            " examples, so a sum comes out divided by the number of workers; use a mean, or"
-            " give the loss to compile()",
+            " examples, so a sum comes out divided by the number of workers; use a mean (or divide"
+            " by tf.shape(x)[0]), or give the loss to compile()",
         )
+
+
+#: Functions of Keras in which the examples of a batch depend on each other, and their classes.
+_COUPLED = {"circle": "Circle", "dice": "Dice", "tversky": "Tversky"}
+
+
+def _warning_of_coupled(function: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Look for functions that see one worker's examples; a Loss object gets those of all."""
+    for call in _calls(_source(function)):
+        if (found := _name(call)) in _COUPLED:
+            yield (
+                "coupled-in-train-step",
+                f"{name} calls the function {found} of Keras, which couples the examples of a"
+                " batch and here sees those of one worker; call an object in its place:"
+                f" keras.losses.{_COUPLED[found]}()",
+            )
 
 
 def _source(function: Any) -> str:
@@ -219,16 +237,52 @@ def _source(function: Any) -> str:
 
 
 def _sums_over_batch(source: str) -> bool:
-    """Tell whether there is a `reduce_sum(x)` with no axis, or with the first one."""
+    """Tell whether there is a `reduce_sum(x)` with no axis, or with the first one.
+
+    One that is divided by a number of examples is a mean, and right.
+    """
+    tree = _parsed(source)
+    counts: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and _counts(node.value, counts):
+            counts |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    means = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+        if _counts(node.right, counts)
+        for part in ast.walk(node.left)
+    }
+    return any(_is_sum_over_batch(c) and id(c) not in means for c in _calls(tree))
+
+
+def _counts(node: ast.AST, names: set[str]) -> bool:
+    """Tell whether something is made of the shape of a tensor, or of one of these names."""
+    parts = list(ast.walk(node))
+    used = {n.id for n in parts if isinstance(n, ast.Name)}
+    attributes = {n.attr for n in parts if isinstance(n, ast.Attribute)}
+    return not used.isdisjoint({*names, "len"}) or not attributes.isdisjoint({"shape", "size"})
+
+
+def _parsed(source: str) -> ast.AST:
     try:
-        tree = ast.parse(source)
+        return ast.parse(source)
     except SyntaxError:
-        return False
-    return any(_is_sum_over_batch(n) for n in ast.walk(tree) if isinstance(n, ast.Call))
+        return ast.Module([], [])
+
+
+def _calls(source: str | ast.AST) -> Iterator[ast.Call]:
+    tree = _parsed(source) if isinstance(source, str) else source
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+
+
+def _name(call: ast.Call) -> str:
+    """Return the last part of the name of what is called."""
+    return getattr(call.func, "attr", None) or getattr(call.func, "id", None) or ""
 
 
 def _is_sum_over_batch(call: ast.Call) -> bool:
-    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    name = _name(call)
     if name != "reduce_sum" and not (name == "sum" and isinstance(call.func, ast.Attribute)):
         return False
     axis = next((k.value for k in call.keywords if k.arg == "axis"), None)

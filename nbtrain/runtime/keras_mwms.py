@@ -428,7 +428,9 @@ def _epoch_iterator_init(
             counts = self.steps_per_epoch is None and self._num_batches is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)
-        dataset = shard.distributed(dataset, source, distribute_strategy)
+        # Keras makes the batches of arrays by a flat_map, which does not tell how many there are.
+        is_counted = isinstance(self.data_adapter, ArrayDataAdapter)
+        dataset = shard.distributed(dataset, source, distribute_strategy, is_counted=is_counted)
     self._distributed_dataset = dataset
 
 
@@ -569,11 +571,35 @@ def mean_gradients(grads: list[Any], step: Step) -> list[Any]:
 
 def _mean(grads: list[Any], step: Step) -> list[Any]:
     if step.is_even:
-        return packed_sum([_scaled(g, step.weight()) for g in grads])
-    n = tf.cast(step.n, "float32")
-    *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n])
-    inverse = tf.math.reciprocal_no_nan(n_all)
-    return [_scaled(g, inverse) for g in sums]
+        means = packed_sum([_scaled(g, step.weight()) for g in grads])
+    else:
+        n = tf.cast(step.n, "float32")
+        *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n])
+        inverse = tf.math.reciprocal_no_nan(n_all)
+        means = [_scaled(g, inverse) for g in sums]
+    pairs = zip(grads, means, strict=True)
+    return [_added_up(mean) if _has_rows_once(grad) else mean for grad, mean in pairs]
+
+
+def _has_rows_once(grad: Any) -> bool:
+    """Tell whether a sparse gradient has each row once, as that of `embedding_lookup_sparse` has.
+
+    Keras' optimizers square the rows one by one, so it matters: the sum over the workers has a row
+    several times, where one process has it once. An Embedding's gradient has a row for each use of
+    a word, in one process and in several.
+    """
+    if not isinstance(grad, tf.IndexedSlices):
+        return False
+    operation = getattr(grad.indices, "op", None)  # there is none in an eager step
+    while operation is not None and operation.type in ("Reshape", "Cast", "Identity"):
+        operation = operation.inputs[0].op
+    return operation is not None and operation.type == "Unique"
+
+
+def _added_up(grad: tf.IndexedSlices) -> tf.IndexedSlices:
+    rows, places = tf.unique(grad.indices)
+    values = tf.math.unsorted_segment_sum(grad.values, places, tf.size(rows))
+    return tf.IndexedSlices(values, rows, grad.dense_shape)
 
 
 def _scaled(grad: Any, factor: Any) -> Any:

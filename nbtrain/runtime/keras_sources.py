@@ -1,6 +1,7 @@
-"""Digests of the functions of Keras 3.15 (3.15.0, 3.15.1) that nbtrain replaces or relies on.
+"""Digests of the functions that nbtrain replaces or relies on.
 
-Made by `python -m nbtrain.runtime.keras_sources`, for when a new release of Keras was tested.
+Of Keras 3.15 (3.15.0, 3.15.1) and of TensorFlow 2.20 and 2.21. Made by
+`python -m nbtrain.runtime.keras_sources`, for when a new release was tested.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "keras.src.backend.tensorflow.trainer:TFEpochIterator.__init__": ("901af2700297",),
     "keras.src.backend.tensorflow.trainer:TFEpochIterator.catch_stop_iteration": ("d8f649ef492b",),
+    "keras.src.backend.tensorflow.trainer:TFEpochIterator._get_iterator": ("b986aa8a9d22",),
     "keras.src.trainers.epoch_iterator:EpochIterator.__init__": ("5b15c9c9f4e5",),
     "keras.src.trainers.epoch_iterator:EpochIterator._enumerate_iterator": ("376e3e16a928",),
     "keras.src.trainers.epoch_iterator:EpochIterator.catch_stop_iteration": ("494549649577",),
@@ -76,8 +78,24 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "keras.src.backend.tensorflow.nn:adaptive_average_pool": ("6641191e068f",),
 }
 
+TENSORFLOW_SOURCES: dict[str, tuple[str, ...]] = {
+    "tensorflow.python.eager.backprop:GradientTape.gradient": ("9b8697dadc28",),
+    "tensorflow.python.ops.nn_impl_distribute:compute_average_loss": ("3683ca7a96dd",),
+    "tensorflow.python.ops.nn_impl_distribute:scale_regularization_loss": ("2adedb87d513",),
+    "tensorflow.python.distribute.values:apply_aggregation_replica_context": ("c0cd5dacffab",),
+    "tensorflow.python.distribute.collective_all_reduce_strategy"
+    ":CollectiveAllReduceExtended._use_merge_call": ("7327ed51cbaf",),
+    "tensorflow.python.distribute.collective_all_reduce_strategy"
+    ":CollectiveAllReduceExtended._replica_ctx_all_reduce": ("d228b2ac8e47",),
+    "tensorflow.python.distribute.input_lib"
+    ":DistributedDataset._create_cloned_datasets_from_dataset": ("297a6a657a51",),
+    "tensorflow.python.data.ops.interleave_op:_ParallelInterleaveDataset.__init__": (
+        "427ab8c90852",
+    ),
+}
+
 if __name__ == "__main__":
     from .keras_checks import source_digest
 
-    for _path in SOURCES:
+    for _path in (*SOURCES, *TENSORFLOW_SOURCES):
         print(_path, source_digest(_path))

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from .errors import Refused
+from .keras_step import examples
 
 #: The readers of files among datasets, and among the graph nodes of a function for `interleave`.
 _READERS = ("TFRecordDataset", "TextLineDataset", "FixedLengthRecordDataset")
@@ -37,6 +38,7 @@ def by_file(dataset: Any, workers: int) -> None:
             "no files are read in the dataset, as far as can be seen.",
             "Leave it out, or read the files by TFRecordDataset(names) or interleave.",
         )
+    check_dense(dataset, form)
     if count % workers:
         raise Refused(
             form,
@@ -46,7 +48,13 @@ def by_file(dataset: Any, workers: int) -> None:
     _by_file.append(dataset)
 
 
-def distributed(dataset: tf.data.Dataset, source: Any, strategy: tf.distribute.Strategy) -> Any:
+def distributed(
+    dataset: tf.data.Dataset,
+    source: Any,
+    strategy: tf.distribute.Strategy,
+    *,
+    is_counted: bool = False,
+) -> Any:
     """Return what a worker iterates over: its part of a dataset.
 
     The iterator of a DistributedDataset has the workers agree at every step on whether anybody has
@@ -59,13 +67,57 @@ def distributed(dataset: tf.data.Dataset, source: Any, strategy: tf.distribute.S
     ----------
     source
         What `fit` was given for the dataset.
+    is_counted
+        It is known to have the same number of batches on all workers, though it can't tell.
     """
-    whole = strategy.experimental_distribute_dataset(dataset.with_options(options(source)))
-    is_known = int(dataset.cardinality()) != tf.data.UNKNOWN_CARDINALITY
     has_one_replica = len(strategy.extended.worker_devices) == 1
+    if strategy.num_replicas_in_sync > 1 and not _is_dense(dataset):
+        if has_one_replica:
+            return _own_rows(dataset, strategy)
+        check_dense(dataset, "several GPUs for a worker")
+    whole = strategy.experimental_distribute_dataset(dataset.with_options(options(source)))
+    is_known = is_counted or int(dataset.cardinality()) != tf.data.UNKNOWN_CARDINALITY
     if is_known and has_one_replica and not is_by_file(source):
         return whole._cloned_datasets[0]
     return whole
+
+
+def check_dense(dataset: tf.data.Dataset, form: str) -> None:
+    """Refuse batches that TensorFlow can't make smaller: its `rebatch` of them never ends."""
+    if not _is_dense(dataset):
+        raise Refused(
+            form,
+            "TensorFlow can't share out batches that are sparse or ragged.",
+            "Make them dense in dataset(): tf.sparse.to_dense(x), x.to_tensor().",
+        )
+
+
+def _is_dense(dataset: tf.data.Dataset) -> bool:
+    kinds = (tf.SparseTensorSpec, tf.RaggedTensorSpec)
+    return not any(isinstance(spec, kinds) for spec in tf.nest.flatten(dataset.element_spec))
+
+
+def _own_rows(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Return a dataset of this worker's rows of each batch; all workers have as many batches."""
+    workers, index = strategy.num_replicas_in_sync, strategy.cluster_resolver.task_id or 0
+
+    def rows_of(*batch: Any) -> Any:
+        count = tf.cast(examples(batch), tf.int64)
+        begin, end = count * index // workers, count * (index + 1) // workers
+        mine = tf.nest.map_structure(lambda part: _rows(part, begin, end), batch)
+        return mine if isinstance(dataset.element_spec, tuple) else mine[0]
+
+    return dataset.map(tf.autograph.experimental.do_not_convert(rows_of))
+
+
+def _rows(part: Any, begin: tf.Tensor, end: tf.Tensor) -> Any:
+    if isinstance(part, tf.SparseTensor):
+        rest = part.dense_shape[1:]
+        start = tf.concat([begin[None], tf.zeros_like(rest)], 0)
+        found = tf.sparse.slice(part, start, tf.concat([(end - begin)[None], rest], 0))
+        found.set_shape([None, *part.shape[1:]])
+        return found
+    return part if part.shape.rank == 0 else part[begin:end]
 
 
 def options(source: Any) -> tf.data.Options:

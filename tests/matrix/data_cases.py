@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .cases import CASES, Case, basic, case, dense, words, xy
+from .cases import CASES, Case, basic, case, dense, several_inputs_and_outputs, words, xy
 
 # -- data -----------------------------------------------------------------------------------------
 
@@ -32,7 +33,7 @@ def one_example() -> dict[str, Any]:
     return basic(dataset=lambda: xy(1), validation=lambda: xy(1, seed=2))
 
 
-def batches(x: Any, y: Any, size: int, **options: Any) -> Any:
+def batches(x: Any, y: Any, size: int, noise: float = 0.1, **options: Any) -> Any:
     """Return a PyDataset that draws noise and mixes its order, as people write them."""
     import keras
 
@@ -47,8 +48,10 @@ def batches(x: Any, y: Any, size: int, **options: Any) -> Any:
 
         def __getitem__(self, i: int) -> Any:
             rows = self.order[i * size : i * size + size]
-            noise = self.random.normal(size=x[rows].shape).astype("float32")
-            return x[rows] + 0.1 * noise, y[rows]
+            if not noise:
+                return x[rows], y[rows]
+            drawn = self.random.normal(size=x[rows].shape).astype("float32")
+            return x[rows] + noise * drawn, y[rows]
 
         def on_epoch_end(self) -> None:
             self.random.shuffle(self.order)
@@ -89,6 +92,11 @@ def py_dataset_weights() -> dict[str, Any]:
         return m
 
     return {"model": model, "dataset": dataset, "validation": None}
+
+
+@case("a PyDataset with workers=2", "data", full=True)
+def py_dataset_workers() -> dict[str, Any]:
+    return basic(dataset=lambda: batches(*xy(49), 16, noise=0, workers=2, max_queue_size=4))
 
 
 @case("a generator without steps_per_epoch, one epoch", "data", epochs=1, full=True)
@@ -198,6 +206,206 @@ def validation_dataset() -> dict[str, Any]:
         return tf.data.Dataset.from_tensor_slices(xy(23, seed=1)).batch(7)
 
     return basic(validation=validation)
+
+
+@case("validation: a generator", "data", batch=16, fit={"validation_steps": 2}, full=True)
+def validation_generator() -> dict[str, Any]:
+    def validation() -> Any:
+        x, y = xy(23, seed=1)
+        while True:
+            yield x[:16], y[:16]
+            yield x[16:], y[16:]
+
+    return basic(validation=validation)
+
+
+@case("validation: a dict of arrays", "data", batch=16, full=True)
+def validation_dict() -> dict[str, Any]:
+    def validation() -> Any:
+        x, y = xy(23, seed=1)
+        return {"a": x, "b": x[:, :2]}, {"kind": y, "size": x[:, :1]}
+
+    return several_inputs_and_outputs() | {"validation": validation}
+
+
+@case("an AutoShardPolicy of one's own", "data", full=True)
+def own_shard_policy() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return tf.data.Dataset.from_tensor_slices(xy()).batch(16).with_options(options)
+
+    return basic(dataset=dataset)
+
+
+@case("a dataset that is shared out by hand (shard)", "data", refused="other data than worker 0")
+def manual_shard() -> dict[str, Any]:
+    def dataset(workers: int, worker: int) -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices(xy()).shard(workers, worker).batch(8)
+
+    return basic(dataset=dataset)
+
+
+def sentences_of_words() -> tuple[Any, Any]:
+    """Return ragged rows of 1 to 7 words, and labels."""
+    import tensorflow as tf
+
+    x, y = words()
+    lengths = np.random.default_rng(8).integers(1, 8, size=len(x))
+    return tf.ragged.constant([row[:n] for row, n in zip(x, lengths, strict=True)], "int32"), y
+
+
+def of_words() -> Any:
+    """Return a model of rows of any number of words; 0 is no word."""
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.GRU(4)(layers.Embedding(20, 4, mask_zero=True)(inputs))
+    m = keras.Model(inputs, layers.Dense(1)(x))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    m.compile("adam", loss, metrics=["accuracy"])
+    return m
+
+
+@case("tf.data: ragged rows, padded batch by batch", "data", full=True)
+def dataset_ragged() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices(sentences_of_words()).shuffle(41).ragged_batch(16)
+        return data.map(lambda x, y: (x.to_tensor(), y))
+
+    return {"model": of_words, "dataset": dataset, "validation": None}
+
+
+@case("tf.data: rows in buckets of about the same length", "data", full=True)
+def dataset_bucketed() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices(sentences_of_words())
+        data = data.map(lambda x, y: (tf.convert_to_tensor(x), y))
+        return data.bucket_by_sequence_length(lambda x, y: tf.size(x), [3, 6], [16, 8, 5])
+
+    return {"model": of_words, "dataset": dataset, "validation": None}
+
+
+@case("tf.data: sparse rows", "data", full=True)
+def dataset_sparse() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        m = keras.Sequential([keras.Input((6,), sparse=True), keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        m.compile("adam", loss, metrics=["accuracy"])
+        return m
+
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        x, y = xy()
+        rows = tf.sparse.from_dense(np.where(np.abs(x) > 0.5, x, 0))
+        return tf.data.Dataset.from_tensor_slices((rows, y)).batch(16)
+
+    return {"model": model, "dataset": dataset, "validation": None}
+
+
+@case("tf.data: ragged rows that the model takes", "data", full=True)
+def dataset_ragged_input() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+        import tensorflow as tf
+
+        class Words(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.embedding = self.add_weight(shape=(20, 4), name="embedding")
+                self.out = keras.layers.Dense(1)
+
+            def call(self, rows: Any) -> Any:
+                found = tf.gather(self.embedding.value, rows)
+                return self.out(tf.reduce_mean(found, axis=1))
+
+        m = Words()
+        m.embedding.assign(np.linspace(-1, 1, 80).reshape(20, 4))
+        m.out.build((None, 4))
+        m.built = True
+        m.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+        return m
+
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices(sentences_of_words()).ragged_batch(16)
+
+    return {"model": model, "dataset": dataset, "validation": None}
+
+
+@case("--shard file with sparse rows", "data", shard="file", refused="sparse or ragged", full=True)
+def shard_sparse() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tempfile
+
+        import tensorflow as tf
+
+        paths = [f"{tempfile.mkdtemp()}/{i}.txt" for i in range(2)]
+        for path in paths:
+            with open(path, "w") as file:
+                file.write("1\n2\n")
+        numbers = tf.data.TextLineDataset(paths).map(tf.strings.to_number).batch(2)
+        return numbers.map(lambda n: (tf.sparse.from_dense(n[:, None]), n))
+
+    return basic(dataset=dataset)
+
+
+def seen_once(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
+    return history["unevenly"] == [0.0, 0.0]
+
+
+@case("--shard file: files of different lengths", "data", shard="file", full=True, random=True,
+      warns="shard-file", holds=seen_once,
+      why="every example is seen once in an epoch, in other batches than those of one process, of"
+          " which a warning tells")  # fmt: skip
+def shard_unequal_files() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        class Unevenly(keras.metrics.Metric):
+            def __init__(self) -> None:
+                super().__init__(name="unevenly")
+                self.times = self.add_weight(shape=(49,), name="times", initializer="zeros")
+
+            def update_state(self, y: Any, p: Any, sample_weight: Any = None) -> None:
+                numbers = keras.ops.reshape(keras.ops.cast(y, "int32"), (-1,))
+                self.times.assign_add(keras.ops.sum(keras.ops.one_hot(numbers, 49), axis=0))
+
+            def result(self) -> Any:
+                return keras.ops.sum(keras.ops.abs(self.times - 1))
+
+        m = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        m.compile(keras.optimizers.SGD(1e-5), "mse", metrics=[Unevenly()])
+        return m
+
+    def dataset() -> Any:
+        import tempfile
+
+        import tensorflow as tf
+
+        folder = tempfile.mkdtemp()
+        paths, ends = [], [0, 20, 23, 39, 49]
+        for begin, end in itertools.pairwise(ends):
+            paths.append(f"{folder}/{begin:02}.txt")
+            with open(paths[-1], "w") as file:
+                file.writelines(f"{number}\n" for number in range(begin, end))
+        numbers = tf.data.TextLineDataset(paths).map(tf.strings.to_number)
+        return numbers.map(lambda n: (tf.stack([n, 1.0]), n)).batch(8)
+
+    return {"model": model, "dataset": dataset, "validation": None}
 
 
 @case("initial_epoch", "training steps", batch=16, fit={"initial_epoch": 1}, epochs=3, full=True)
@@ -332,7 +540,7 @@ _LAYERS: dict[str, tuple[tuple[int, ...], Callable[[Any], list[Any]]]] = {
         lambda k: [k.SimpleRNN(4, return_sequences=True), k.LSTM(4, return_sequences=True),
                    k.GRU(3)],
     ),
-    "attention": (
+    "Bidirectional, LayerNormalization and EinsumDense": (
         (5, 4),
         lambda k: [k.Bidirectional(k.GRU(4, return_sequences=True)), k.Dense(4),
                    k.LayerNormalization(), k.EinsumDense("abc,cd->abd", (5, 3))],
@@ -356,6 +564,25 @@ for _title, (_shape, _make) in _LAYERS.items():
 
     _name = "layers_" + "".join(c if c.isalnum() else "_" for c in _title.lower())
     CASES[_name] = Case(_name, _title, "layers", _layered, batch=16, full=True)
+
+
+@case("MultiHeadAttention, GroupQueryAttention, Attention, AdditiveAttention", "layers", batch=16,
+      full=True)  # fmt: skip
+def attention() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        k = keras.layers
+        inputs = x = keras.Input((5, 4))
+        x = k.MultiHeadAttention(2, 3)(x, x)
+        x = k.GroupQueryAttention(3, 4, 2)(x, x)
+        x = k.Attention(use_scale=True)([x, k.AdditiveAttention()([x, inputs])])
+        m = keras.Model(inputs, k.Dense(2)(k.Flatten()(x)))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        m.compile(keras.optimizers.SGD(0.05), loss)
+        return m
+
+    return {"model": model, "dataset": volume(5, 4), "validation": volume(5, 4)}
 
 
 @case("BatchNormalization of masked sequences", "layers", batch=16, full=True)

@@ -93,6 +93,16 @@ def multi_optimizer() -> dict[str, Any]:
     return basic(model=dense(optimizer=optimizer))
 
 
+@case("Adam with amsgrad", "optimizers", batch=16, full=True)
+def adam_amsgrad() -> dict[str, Any]:
+    def optimizer() -> Any:
+        import keras
+
+        return keras.optimizers.Adam(0.05, amsgrad=True)
+
+    return basic(model=dense(optimizer=optimizer))
+
+
 @case("LossScaleOptimizer by hand", "optimizers", batch=16, full=True)
 def loss_scale_by_hand() -> dict[str, Any]:
     def optimizer() -> Any:

@@ -17,7 +17,9 @@ form was trained by one process that never imports nbtrain (`keras.utils.set_ran
 are all weights, the optimizer's state and every value of the history; the workers among
 themselves to the last bit.
 
-- **exact**: no difference above 1e-6 (float32 rounds every sum, and workers add in another order).
+- **exact**: no difference above 1e-6 (float32 rounds every sum, and workers add in another order);
+  of numbers larger than 1, no difference above a millionth of them. What is NaN or infinite in one
+  process is so on the workers.
 - **exact to …**: the same with another tolerance, for the reason given.
 - **own numbers**: the form draws at random in every step. Workers draw apart, as they should;
   among themselves they are identical, but there is nothing to compare with one process.
@@ -27,11 +29,26 @@ themselves to the last bit.
 
 Before it trains, nbtrain tries a compiled loss and metrics of your own on a few examples: those
 that couple the examples of a batch (contrastive losses, Dice, a sum over the batch) are computed
-from the outputs of all workers. That is not possible for what you compute in a `train_step` of your
-own: its losses are taken for means over the examples. A sum over the batch with no division
-(`tf.reduce_sum`) in its source brings a warning, Keras' own coupled losses in it are refused;
-others go unnoticed. Train one epoch with `--workers 1` and with `--workers 2` and compare, if in
-doubt.
+from the outputs of all workers. So is a `Loss` object of Keras that you call in a `train_step` of
+your own (`keras.losses.Dice()(y, p)`). That is not possible for what else you compute there: such
+losses are taken for means over the examples. Two things in the source bring a warning: a sum over
+the batch (`tf.reduce_sum`) that is not divided by a number of examples (`tf.shape(x)[0]`), and a
+coupled loss of Keras called as a function (`keras.losses.dice`, `tversky`, `circle`). Others go
+unnoticed. Train one epoch with `--workers 1` and with `--workers 2` and compare, if in doubt.
+
+A layer of your own with state brings a warning. One that counts calls is right; one that counts
+*examples* counts those of one worker, and in an uneven batch, where the workers' numbers differ,
+the run ends with an error at the end of the epoch. Count with a metric, which is summed over the
+workers.
+
+Callbacks run on all workers, and all have to do the same: `evaluate`, `predict` and reading a
+metric take all of them. What only one may do is writing files: nbtrain gives the stock callbacks of
+the other workers a folder of their own.
+
+With `mixed_float16` the gradients are put together before they are tested for an overflow, so all
+workers skip a step where one process skips it. But the gradients of a part of the batch are larger
+than their share of the whole batch's (the mean is over 8 examples, not 16): right at the limit of
+float16 a worker can overflow, and all halve the loss scale, where one process just does not.
 
 **A training can amplify rounding.** Workers add in another order than one process, which changes
 float32 numbers in their seventh digit; where the learning rate is so large that the training hardly
@@ -63,7 +80,8 @@ def verdict(case, result):
     if "refused" in result:
         return f"refused: {result['refused'].replace('|', '/')}"
     if "random" in result:
-        return "own numbers"
+        return f"own numbers: {case.why}" if case.why else "own numbers"
+    assert result["difference"] <= case.tolerance, case.name
     if case.tolerance <= 1e-6:
         return "exact"
     return f"exact to {case.tolerance:g}: {case.why}"

@@ -86,7 +86,21 @@ def train(case, index, workers, strategy, out):
         "history": {k: np.ravel(v).tolist() for k, v in reporter.history.history.items()},
         "warned": [e.code for e in control.events if isinstance(e, Warned)],
         "digest": [e.digest for e in control.events if isinstance(e, EpochEnd)],
+        "collectives": collectives(model),
     }
+
+
+def collectives(model):
+    """Return how many collective operations each trace of a training step of Keras 3 has."""
+    found = []
+    if not isinstance(model.train_function, keras_mwms._Function):
+        return found
+    for _, step in model.train_function._made.values():
+        for trace in getattr(step, "_list_all_concrete_functions", list)():
+            graph = trace.graph.as_graph_def()
+            nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+            found.append(sum(node.op.startswith("CollectiveReduce") for node in nodes))
+    return found
 
 
 def main():
