@@ -34,7 +34,7 @@ TRY_S = 3.0
 AGAIN_S, SOON_S = 30.0, 1.0
 #: How long the fast way into a pod that was not known before is waited for, and how often it is
 #: tried meanwhile, in seconds.
-FRESH_S, EAGER_S = 1.0, 0.1
+FRESH_S, EAGER_S = 2.0, 0.1
 #: How long sending a payload waits for a head that may just be starting, in seconds: the fast way
 #: is several times faster.
 START_S = 15.0
