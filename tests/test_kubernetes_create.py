@@ -8,8 +8,11 @@ import threading
 import pytest
 
 from nbtrain.backends.kubernetes import backend as backend_module
+from nbtrain.backends.kubernetes import preflight
 from nbtrain.backends.kubernetes.backend import KubernetesBackend, create
-from nbtrain.backends.kubernetes.errors import ApiError
+from nbtrain.backends.kubernetes.errors import ApiError, NotFound
+from nbtrain.backends.kubernetes.manifests import Manifests
+from nbtrain.backends.kubernetes.settings import PodSettings
 from nbtrain.backends.together import together
 from nbtrain.errors import ImageDoesNotFit
 
@@ -45,6 +48,12 @@ class Cluster:
             self.log.append(("end", metadata["name"], kind))
         return made
 
+    def get(self, kind, name):
+        with self._lock:
+            if (kind, name) not in self.objects:
+                raise NotFound(f"there is no {kind} {name}")
+            return self.objects[kind, name]
+
     def find(self, kind, *, labels="", fields=""):
         with self._lock:
             return {"items": [o for (k, _), o in self.objects.items() if k == kind]}
@@ -56,6 +65,10 @@ class Cluster:
     def delete(self, kind, name, *, grace_s=None):
         with self._lock:
             del self.objects[kind, name]
+
+
+def manifests_of(request):
+    return Manifests(request, PodSettings.of(request, image=request.container["image"]), "anna")
 
 
 @pytest.fixture
@@ -72,7 +85,7 @@ def start(monkeypatch, tmp_path, nbtrain_home):
         return backend.start(dataclasses.replace(request, container=image), payload)
 
     monkeypatch.setattr(backend_module, "check_known", lambda image: None)
-    monkeypatch.setattr(backend_module, "has_storage", lambda client: True)
+    monkeypatch.setattr(preflight, "admitted", lambda client, request: manifests_of(request))
     return call
 
 
@@ -97,8 +110,7 @@ def test_what_is_refused_leaves_nothing_of_what_is_made_at_the_same_time(start, 
     with pytest.raises(ApiError, match=f"no {kind} here"):
         start(cluster)
     assert ("begin", kind) in {(what, k) for what, _, k in cluster.log}
-    # The volume of a run that is gone on with stays; nothing else does.
-    assert {k for k, _ in cluster.objects} <= {"PersistentVolumeClaim"}
+    assert cluster.objects == {}
 
 
 def test_an_image_that_does_not_fit_leaves_nothing(start, monkeypatch):
@@ -110,7 +122,7 @@ def test_an_image_that_does_not_fit_leaves_nothing(start, monkeypatch):
     with pytest.raises(ImageDoesNotFit, match="another Python"):
         start(cluster)
     assert cluster.log
-    assert {k for k, _ in cluster.objects} <= {"PersistentVolumeClaim"}
+    assert cluster.objects == {}
 
 
 def test_calls_at_once_give_their_results_in_order_and_the_first_error():
