@@ -113,7 +113,7 @@ def test_what_is_refused_leaves_nothing_of_what_is_made_at_the_same_time(start, 
     assert cluster.objects == {}
 
 
-def test_an_image_that_does_not_fit_leaves_nothing(start, monkeypatch):
+def test_an_image_that_does_not_fit_is_refused_before_anything_is_made(start, monkeypatch):
     def refuse(image):
         raise ImageDoesNotFit(f"{image} has another Python", "Take another one.")
 
@@ -121,7 +121,7 @@ def test_an_image_that_does_not_fit_leaves_nothing(start, monkeypatch):
     cluster = Cluster()
     with pytest.raises(ImageDoesNotFit, match="another Python"):
         start(cluster)
-    assert cluster.log
+    assert cluster.log == []
     assert cluster.objects == {}
 
 
