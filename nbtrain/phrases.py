@@ -196,8 +196,8 @@ def figures(worker: WorkerState) -> tuple[str, str]:
     """Return a training worker's examples/s and memory; "" for what is not known."""
     if worker.phase not in _AT_WORK:
         return "", ""
-    known = worker.examples_per_s is not None
-    speed = f"{rate(worker.examples_per_s or 0.0)} examples/s" if known else ""
+    # Nothing is counted yet where it is 0: the steps of an epoch's beginning are on their way.
+    speed = f"{rate(worker.examples_per_s)} examples/s" if worker.examples_per_s else ""
     return speed, size(worker.memory) if worker.memory else ""
 
 

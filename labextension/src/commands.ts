@@ -161,7 +161,8 @@ function attach(run: RunSummary, notebooks: INotebookTracker): void {
 async function download(run: RunSummary, server: Server): Promise<void> {
   const model = (await server.files(run.id)).find(file => file.path.endsWith('model.keras'));
   if (!model) {
-    Notification.warning(`${run.name} has no model.keras: its model is of Keras 2, or not saved.`);
+    const why = `${run.name} has no model.keras: its model is of Keras 2, or not saved.`;
+    Notification.warning(why, { autoClose: 10_000 }); // without, nothing pops up
     return;
   }
   save(server.fileUrl(run.id, model.path), `${run.name}.keras`);
