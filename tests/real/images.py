@@ -49,6 +49,9 @@ def block(x, filters, stride=1):
 
 
 def model():
+    # In float32 another order of sums grows to 0.05 in six epochs on some CPUs, in one process too.
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     image = keras.Input((8, 8, 1))
     x = block(image, 16)
     x = block(x, 32, stride=2)
@@ -57,7 +60,7 @@ def model():
     classifier.compile(
         optimizer=keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True, clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top_3")],
+        metrics=["accuracy"],
     )
     return classifier
 

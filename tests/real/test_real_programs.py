@@ -51,10 +51,12 @@ def alone(name, folder):
         return list(saved.values()), json.loads(done.stdout.splitlines()[-1])
 
 
+#: Measured: 7e-11 in float64, 1e-6 (an embedding, whose rare words' steps Adam makes large), 6e-8.
+TOLERANCES = {"images": 1e-9, "text": 5e-6, "own_step": 1e-6}
+
+
 @pytest.mark.full
-@pytest.mark.parametrize(
-    ("name", "tolerance"), [("images", 1e-5), ("text", 1e-5), ("own_step", 1e-6)]
-)
+@pytest.mark.parametrize(("name", "tolerance"), TOLERANCES.items())
 def test_a_real_program(name, tolerance, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(tmp_path)
