@@ -1,4 +1,4 @@
-"""A real JupyterLab of the tests' own, with nbtrain from this checkout."""
+"""A real JupyterLab of the tests' own, with nbtrain from this checkout or from its wheel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,10 +25,10 @@ QUIET = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": 
 
 
 class Jupyter:
-    """A running server; `url` ends with a slash."""
+    """A running server; `url` ends with a slash, `environment` is that of its process."""
 
-    def __init__(self, url: str, home: Path, log: Path) -> None:
-        self.url, self.home, self.log = url, home, log
+    def __init__(self, url: str, home: Path, log: Path, environment: dict[str, str]) -> None:
+        self.url, self.home, self.log, self.environment = url, home, log, environment
 
     def request(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
         """Make a request with the token; return the answer, open."""
@@ -51,12 +52,24 @@ class Jupyter:
 
 @contextlib.contextmanager
 def jupyter(
-    folder: Path, nbtrain_home: Path, base_url: str = "/", program: str = "lab"
+    folder: Path,
+    nbtrain_home: Path,
+    base_url: str = "/",
+    program: str = "lab",
+    *,
+    installed: Path | None = None,
+    config: str = "",
 ) -> Iterator[Jupyter]:
-    """Start JupyterLab (or another program of `jupyter`) in a folder, and end it."""
+    """Start JupyterLab (or another program of `jupyter`) in a folder, and end it.
+
+    `installed` is where `install` has put nbtrain's wheel; without it, it is this checkout's that
+    is served. `config` is code of the server's configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = folder.parent / f".{folder.name}-jupyter"
-    _configure(state)
+    _configure(state, config)
+    if installed is None:
+        _serve_the_checkout(state)
     port = _free_port()
     log = state / "server.log"
     environment = os.environ | {
@@ -71,6 +84,7 @@ def jupyter(
         # Runs in containers are of the whole machine, and none of the test's.
         "DOCKER_HOST": f"unix://{state / 'no-engine'}",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        **(_where_installed(installed) if installed else {}),
     }
     command = [sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.base_url={base_url}"]
@@ -79,7 +93,7 @@ def jupyter(
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=output
         )
-    server = Jupyter(f"http://localhost:{port}{base_url}", nbtrain_home, log)
+    server = Jupyter(f"http://localhost:{port}{base_url}", nbtrain_home, log, environment)
     try:
         until(lambda: _answers(server, process), 60)
         yield server
@@ -93,14 +107,51 @@ def jupyter(
             raise AssertionError("Jupyter's server did not end") from None
 
 
-def _configure(state: Path) -> None:
-    """Have the server and JupyterLab find nbtrain as an installed wheel would put it."""
-    config = state / "config"
-    (config / "labconfig").mkdir(parents=True)
-    (config / "labconfig" / "page_config.json").write_text(json.dumps(QUIET))
-    (config / "jupyter_server_config.d").mkdir()
+def install(folder: Path) -> Path:
+    """Build this checkout's wheel and install it below a folder; return that, as pip's prefix.
+
+    All that nbtrain needs is there already, and pip is kept from looking elsewhere.
+    """
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    alone = ["--no-deps", "--no-index"]
+    wheels, prefix = folder / "wheels", folder / "prefix"
+    subprocess.run(
+        [*pip, "wheel", *alone, "--no-build-isolation", f"--wheel-dir={wheels}", str(ROOT)],
+        check=True,
+    )
+    (wheel,) = wheels.iterdir()
+    subprocess.run(
+        [*pip, "install", *alone, "--ignore-installed", f"--prefix={prefix}", str(wheel)],
+        check=True,
+    )
+    return prefix
+
+
+def _where_installed(prefix: Path) -> dict[str, str]:
+    """Return what has Python and Jupyter look below pip's prefix before anywhere else."""
+    packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(prefix)})
+    return {
+        "PYTHONPATH": packages,
+        "JUPYTER_PATH": str(prefix / "share" / "jupyter"),
+        "JUPYTER_CONFIG_PATH": str(prefix / "etc" / "jupyter"),
+    }
+
+
+def _configure(state: Path, config: str) -> None:
+    """Lay the folders of a user of Jupyter, who wants no news."""
+    folder = state / "config"
+    (folder / "labconfig").mkdir(parents=True)
+    (folder / "labconfig" / "page_config.json").write_text(json.dumps(QUIET))
+    (folder / "jupyter_server_config.py").write_text(config)
+
+
+def _serve_the_checkout(state: Path) -> None:
+    """Have the server and JupyterLab find this checkout's nbtrain, built or not."""
     enabled = ROOT / "jupyter-config" / "server-config" / "nbtrain.json"
-    (config / "jupyter_server_config.d" / "nbtrain.json").write_bytes(enabled.read_bytes())
+    (state / "config" / "jupyter_server_config.d").mkdir()
+    (state / "config" / "jupyter_server_config.d" / "nbtrain.json").write_bytes(
+        enabled.read_bytes()
+    )
     extensions = state / "data" / "labextensions"
     extensions.mkdir(parents=True)
     (extensions / "nbtrain").symlink_to(ROOT / "nbtrain" / "labextension")

@@ -7,34 +7,37 @@ import contextlib
 import http.client
 import json
 import re
-import shutil
 import urllib.request
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
+from nbtrain.runtime.events import encode
 from nbtrain.runtime.rundir import RunDir
 
+from .event_streams import with_nan, with_user_error, with_warnings
 from .jupyter import TOKEN, jupyter
 from .recordings import generated
+from .recordings.directories import GoingOn, recorded
 
 BASE = "/hub/user/ann/"
 
 
-def recorded(home: Path, run_id: str, name: str, created: float = 1.0) -> RunDir:
-    """Lay a run directory of the recorded run."""
-    rundir = RunDir(home / "runs" / run_id)
-    rundir.create()
-    rundir.write_json(
-        RunDir.REQUEST,
-        {"id": run_id, "name": name, "created": created, "backend": "local", "workers": 2}
-        | {"epochs": 6, "batch": 64, "seed": 42},
-    )
-    shutil.copy(generated.REAL, rundir / RunDir.EVENTS)
-    (rundir / rundir.log(1)).write_text("".join(f"line {i} ü\n" for i in range(40_000)), "utf-8")
-    rundir.write_json(RunDir.CARD, {"seed": 42})
-    return rundir
+#: The configuration of a server that lets everybody look and nobody change anything, and that
+#: does not leave its streams silent for long.
+READ_ONLY = """
+from jupyter_server.auth.authorizer import Authorizer
+import nbtrain.server
+
+class ReadOnly(Authorizer):
+    def is_authorized(self, handler, user, action, resource):
+        return resource != "nbtrain" or action == "read"
+
+c.ServerApp.authorizer_class = ReadOnly
+nbtrain.server.HEARTBEAT_S = 0.2
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,38 @@ def server(tmp_path_factory):
     recorded(home, "letters-1", "letters", 20.0)
     with jupyter(folder / "notebooks", home, BASE, program="server") as found:
         yield found
+    ended_in_peace(found)
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("read-only")
+    home = folder / "home"
+    recorded(home, "digits-1", "digits")
+    with jupyter(folder / "notebooks", home, program="server", config=READ_ONLY) as found:
+        yield found
+    ended_in_peace(found)
+
+
+def ended_in_peace(server):
+    log = server.log.read_text("utf-8")
+    assert "Traceback" not in log, log
+    assert "was destroyed" not in log, log  # a task that nobody has waited for
+    assert "never awaited" not in log, log
+
+
+@pytest.fixture(scope="module")
+def described():
+    """Give what openapi.yaml says."""
+    from nbtrain import server as module
+
+    return yaml.safe_load(Path(module.__file__).with_name("openapi.yaml").read_text("utf-8"))
+
+
+def conforms(described, answer, schema):
+    """See that an answer is what openapi.yaml says, by the name of a schema."""
+    whole = {"$ref": f"#/components/schemas/{schema}", "components": described["components"]}
+    jsonschema.Draft202012Validator(whole).validate(answer)
 
 
 def test_lists_runs_newest_first_below_the_base_url(server):
@@ -126,6 +161,42 @@ def test_says_what_is_wrong(server):
     assert server.json("nbtrain/api/runs/digits-1/card") == {"seed": 42}
 
 
+def test_answers_are_as_described(server, described, tmp_path):
+    failed, unfinished = tmp_path / "failed.jsonl", tmp_path / "unfinished.jsonl"
+    failed.write_text("\n".join(map(encode, with_user_error())))
+    unfinished.write_text("\n".join(map(encode, [*with_nan(), *with_warnings()])))
+    recorded(server.home, "crowd-1", "crowd", events=generated.FILE)
+    recorded(server.home, "failed-1", "failed", events=failed)
+    recorded(server.home, "unfinished-1", "unfinished", events=unfinished)
+    with GoingOn(server.home, "live-1", "live", 40.0):
+        answer = server.json("nbtrain/api/runs")
+        paths = described["paths"]["/runs"]["get"]["responses"]["200"]["content"]
+        listed = paths["application/json"]["schema"] | {"components": described["components"]}
+        jsonschema.Draft202012Validator(listed).validate(answer)
+        found = {run["id"] for run in answer["runs"]}
+        assert {"digits-1", "crowd-1", "failed-1", "unfinished-1", "live-1"} <= found
+        for run_id in found:
+            view = server.json(f"nbtrain/api/runs/{run_id}")
+            conforms(described, view, "View")
+            with pytest.raises(jsonschema.ValidationError):
+                conforms(described, view | {"another": 1}, "View")
+        with stream(server, "events") as events:
+            conforms(described, next(events), "Changes")
+        with stream(server, "events?run=live-1") as events:
+            conforms(described, next(events), "View")
+    for run_id in ("crowd-1", "failed-1", "unfinished-1", "live-1"):
+        assert server.status(f"nbtrain/api/runs/{run_id}", "DELETE") == 204
+
+
+def test_a_server_may_let_users_look_and_change_nothing(read_only):
+    run = "nbtrain/api/runs/digits-1"
+    for path in ("nbtrain/api/runs", run, f"{run}/logs/1", f"{run}/files"):
+        assert read_only.status(path) == 200
+    for path, method in ((f"{run}/stop", "POST"), (f"{run}/tensorboard", "POST"), (run, "DELETE")):
+        assert read_only.status(path, method) == 403
+    assert read_only.status(run) == 200
+
+
 def test_nobody_gets_anything_without_the_token(server):
     for path in ("runs", "runs/digits-1", "events", "runs/digits-1/files/events.jsonl"):
         assert server.status(f"nbtrain/api/{path}", Authorization="") == 403
@@ -143,7 +214,7 @@ def test_a_page_of_another_site_can_not_stop_or_delete(server):
     assert server.status("nbtrain/api/runs/digits-1") == 200
 
 
-def test_stream_tells_all_then_what_changes_then_what_is_gone(server):
+def test_stream_tells_all_then_what_changes_then_what_is_gone(server, described):
     with stream(server, "events") as events:
         first = next(events)
         assert first["all"]
@@ -151,16 +222,28 @@ def test_stream_tells_all_then_what_changes_then_what_is_gone(server):
         recorded(server.home, "new-1", "new", 30.0)
         assert [run["id"] for run in next(events)["runs"]] == ["new-1"]
         assert server.status("nbtrain/api/runs/new-1", "DELETE") == 204
-        assert next(events) == {"runs": [], "gone": ["new-1"], "all": False}
+        gone = next(events)
+    conforms(described, gone, "Changes")
+    assert gone == {"runs": [], "gone": ["new-1"], "all": False}
 
 
-def test_stream_of_one_run_gives_its_view_and_its_end(server):
+def test_stream_of_one_run_gives_its_view_and_its_end(server, described):
     recorded(server.home, "gone-1", "gone", 30.0)
     with stream(server, "events?run=gone-1") as events:
         assert next(events)["doing"] == "trained"
         assert server.status("nbtrain/api/runs/gone-1", "DELETE") == 204
-        assert next(events) == {"gone": True}
+        gone = next(events)
+    conforms(described, gone, "Gone")
     assert server.status("nbtrain/api/events?run=nothing") == 404
+
+
+def test_stream_says_now_and_then_that_it_is_alive_and_no_proxy_holds_it_back(read_only):
+    with read_only.request("nbtrain/api/events?run=digits-1") as answer:
+        assert answer.headers["X-Accel-Buffering"] == "no"
+        assert answer.headers["Cache-Control"] == "no-cache"
+        lines = filter(None, map(bytes.strip, answer))
+        assert next(lines).startswith(b"data: ")
+        assert [next(lines) for _ in range(2)] == [b": nothing new"] * 2
 
 
 def test_server_ends_although_somebody_listens(tmp_path):
@@ -169,14 +252,13 @@ def test_server_ends_although_somebody_listens(tmp_path):
     with contextlib.ExitStack() as listening, jupyter(folder, home, program="server") as server:
         events = listening.enter_context(stream(server, "events", base="/"))
         assert next(events)["all"]
+    ended_in_peace(server)
 
 
-def test_openapi_file_describes_every_route():
-    yaml = pytest.importorskip("yaml")
+def test_openapi_file_describes_every_route(described):
     validator = pytest.importorskip("openapi_spec_validator")
     from nbtrain import server as module
 
-    described = yaml.safe_load(Path(module.__file__).with_name("openapi.yaml").read_text("utf-8"))
     validator.validate(described)
     known = {
         "/" + re.sub(r"\([^)]*\)", "{}", path): {

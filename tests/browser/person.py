@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from ..cluster import machine
 from ..jupyter import ROOT, TOKEN, Jupyter
@@ -92,6 +99,22 @@ class Person:
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         self.idle()
 
+    def enter(self) -> None:
+        """Open JupyterLab with nothing but its launcher."""
+        self.page.goto(f"{self.server.url}lab?token={TOKEN}&reset")
+        self.page.locator(".jp-Launcher").first.wait_for()
+
+    def sidebar(self):
+        """Open the sidebar of the runs, and return it."""
+        self.page.locator('[data-id="nbtrain-runs"]').click()
+        return self.page.get_by_role("region", name="Training runs")
+
+    def menu(self, *names: str) -> None:
+        """Choose from JupyterLab's menus, whose entries may have their keys beside them."""
+        for name in names:
+            entry = re.compile(rf"^{re.escape(name)}\s*(((Ctrl|Shift|Alt)\+|\d,).*)?$")
+            self.page.get_by_role("menuitem", name=entry).click()
+
     def idle(self) -> None:
         """Wait until the kernel has nothing to do, as JupyterLab's status bar has it."""
         panel = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
@@ -121,11 +144,22 @@ class Person:
         """Return the view of a run in the output of a cell."""
         return self.cell(index).locator(".jp-OutputArea-output .nbt")
 
+    def set(self, plugin: str, **values: object) -> None:
+        """Choose settings of a plugin before JupyterLab is opened; all others are the default."""
+        path, raw = f"lab/api/settings/{plugin}", json.dumps(values)
+        assert self.server.status(path, "PUT", {"raw": raw}) == 204
+
     def theme(self, name: str) -> None:
         """Choose JupyterLab's theme ("Light", "Dark", ...) before it is opened."""
-        path = "lab/api/settings/@jupyterlab/apputils-extension:themes"
-        raw = json.dumps({"theme": f"JupyterLab {name}"})
-        assert self.server.status(path, "PUT", {"raw": raw}) == 204
+        self.set("@jupyterlab/apputils-extension:themes", theme=f"JupyterLab {name}")
+
+    def picture(self, top: Locator, bottom: Locator) -> bytes:
+        """Photograph what is between the top of an element and the bottom of another one."""
+        first, last = top.bounding_box(), bottom.bounding_box()
+        assert first is not None
+        assert last is not None
+        height = last["y"] + last["height"] + 8 - first["y"]
+        return self.page.screenshot(clip={**first, "height": height}, animations="disabled")
 
     def barriers(self, *selectors: str) -> list[str]:
         """Return what axe-core finds serious in the parts that are nbtrain's."""
