@@ -19,15 +19,34 @@ SQUARE, COLOUR = 32, 12
 def compare(taken: bytes, name: str) -> None:
     """Compare a screenshot with the committed one; NBTRAIN_SCREENS=1 makes that one anew."""
     path = SCREENS / f"{name}.png"
-    if os.environ.get("NBTRAIN_SCREENS"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(taken)
-        return
+    if not _is_kept(taken, path):
+        new, old = _of_one_size(taken, path)
+        difference, place = unlike(new, old)
+        assert difference <= COLOUR, f"{name}: at {place} it is other than {path} (by {difference})"
+
+
+def compare_size(taken: bytes, name: str) -> None:
+    """Do as `compare` for what is never the same twice, like a run in the making: by its size."""
+    path = SCREENS / f"{name}.png"
+    if not _is_kept(taken, path):
+        _of_one_size(taken, path)
+
+
+def _is_kept(taken: bytes, path: Path) -> bool:
+    """Write a screenshot where new ones are asked for; tell whether they are."""
+    if not os.environ.get("NBTRAIN_SCREENS"):
+        return False
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(taken)
+    return True
+
+
+def _of_one_size(taken: bytes, path: Path) -> tuple[Image.Image, Image.Image]:
+    """Return both pictures, of which one may be a line of text higher."""
     new, old = (Image.open(source).convert("RGB") for source in (io.BytesIO(taken), path))
-    assert abs(new.width - old.width) <= 4, f"{name}: {new.size}, and not {old.size}"
-    assert abs(new.height - old.height) <= 12, f"{name}: {new.size}, and not {old.size}"
-    difference, place = unlike(new, old)
-    assert difference <= COLOUR, f"{name}: at {place} it is other than {path} (by {difference})"
+    assert abs(new.width - old.width) <= 4, f"{path.stem}: {new.size}, and not {old.size}"
+    assert abs(new.height - old.height) <= 12, f"{path.stem}: {new.size}, and not {old.size}"
+    return new, old
 
 
 def unlike(new: Image.Image, old: Image.Image) -> tuple[int, tuple[int, int]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 
+import nbformat
 import pytest
 from playwright.sync_api import expect
 
@@ -13,10 +15,11 @@ from nbtrain.runtime.events import encode
 
 from ..event_streams import with_user_error
 from ..harness import until
-from ..jupyter import jupyter
+from ..jupyter import ROOT
 from ..recordings import generated
+from ..recordings.directories import GoingOn, recorded
 from .person import seated
-from .screens import compare
+from .screens import compare, compare_size
 
 pytestmark = pytest.mark.browser
 
@@ -47,6 +50,11 @@ def callbacks():
     import keras
     return [keras.callbacks.TensorBoard("tb")]"""
 
+THEMES = ["Light", "Dark", "Dark High Contrast"]
+
+#: Ages that are told in hours and days stay the same while the tests run.
+HOUR = 3600
+
 REPLAY = "import nbtrain\nnbtrain.replay({file!r}, speed={speed})"
 
 
@@ -54,21 +62,15 @@ def replay(file, speed=1e6):
     return REPLAY.format(file=str(file), speed=speed)
 
 
-def test_run_is_followed_stopped_while_the_kernel_is_blocked_and_attached_again(person):
+def test_run_is_followed_attached_again_and_stopped_while_the_kernel_is_blocked(person):
     page = person.page
-    person.write("train.ipynb", SETUP, TRAIN.format(epochs=300), "sums.model", "")
+    person.write("train.ipynb", SETUP, TRAIN.format(epochs=300), "", "sums.model")
     person.open("train.ipynb")
     person.run(0)
     person.run(1)
     view = person.view(1)
     expect(view).to_be_visible()
-    person.run(2, wait=False)
-
-    # progress moves
-    steps = view.get_by_role("progressbar", name="steps")
-    expect(steps).not_to_have_attribute("aria-valuetext", "–")
-    first = steps.get_attribute("aria-valuetext")
-    expect(steps).not_to_have_attribute("aria-valuetext", first)
+    progress_moves(view)
 
     # so do the workers' examples/s and memory, in the strip and in its tooltips
     worker = view.locator(".nbt-worker").nth(1)
@@ -76,12 +78,23 @@ def test_run_is_followed_stopped_while_the_kernel_is_blocked_and_attached_again(
     expect(worker).to_have_attribute("title", re.compile(r"training.* examples/s · [\d.]+ [MG]B"))
 
     # the sidebar and the status bar know it
-    page.locator('[data-id="nbtrain-runs"]').click()
-    sidebar = page.get_by_role("region", name="Training runs")
+    sidebar = person.sidebar()
     expect(sidebar.locator(".nbt-run")).to_have_count(1)
     expect(page.get_by_role("button", name="1 run training")).to_be_visible()
 
+    # the run goes on while the kernel is restarted, and is taken into the notebook again
+    person.menu("Kernel", "Restart Kernel…")
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    person.idle()
+    person.cell(2).locator(".cm-content").click()
+    sidebar.locator(".nbt-run").click(button="right")
+    person.menu("Attach in notebook")
+    person.run(3)
+    view = person.view(3)
+    progress_moves(view)
+
     # a log is followed while the kernel waits in `.model`
+    person.run(4, wait=False)
     view.get_by_role("button", name="Logs").click()
     log = view.get_by_role("log")
     expect(log).to_contain_text("Epoch 1/300")
@@ -93,19 +106,15 @@ def test_run_is_followed_stopped_while_the_kernel_is_blocked_and_attached_again(
     )
     view.get_by_role("button", name="Stop").click()
     expect(view.locator(".nbt-title")).to_contain_text("stopped")
-    expect(person.cell(2).locator(".jp-OutputArea-output")).to_contain_text("Sequential")
+    expect(person.cell(4).locator(".jp-OutputArea-output")).to_contain_text("Sequential")
     expect(sidebar.locator(".nbt-doing")).to_have_text("stopped")
 
-    # taken into the notebook again after a restart of the kernel
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name=re.compile("Restart Kernel…")).click()
-    page.get_by_role("button", name="Confirm Kernel Restart").click()
-    person.idle()
-    person.cell(3).locator(".cm-content").click()
-    sidebar.locator(".nbt-run").click(button="right")
-    page.get_by_role("menuitem", name="Attach in notebook").click()
-    person.run(4)
-    expect(person.cell(4).locator(".jp-OutputArea-output")).to_contain_text("stopped")
+
+def progress_moves(view):
+    steps = view.get_by_role("progressbar", name="steps")
+    expect(steps).not_to_have_attribute("aria-valuetext", "–")
+    first = steps.get_attribute("aria-valuetext")
+    expect(steps).not_to_have_attribute("aria-valuetext", first)
 
 
 def test_all_of_a_run_is_in_its_tab_and_delete_asks_first(person):
@@ -114,8 +123,7 @@ def test_all_of_a_run_is_in_its_tab_and_delete_asks_first(person):
     person.open("tab.ipynb")
     for index in range(3):
         person.run(index)
-    page.locator('[data-id="nbtrain-runs"]').click()
-    sidebar = page.get_by_role("region", name="Training runs")
+    sidebar = person.sidebar()
     sidebar.locator(".nbt-row").first.click()
     tab = page.locator(".nbt-tab")
     expect(tab.locator(".nbt-title")).to_contain_text("trained")
@@ -146,27 +154,90 @@ def test_all_of_a_run_is_in_its_tab_and_delete_asks_first(person):
     expect(tab).to_have_count(0)
 
 
-@pytest.mark.parametrize("theme", ["Light", "Dark", "Dark High Contrast"])
-def test_it_looks_as_in_the_docs_and_nobody_is_shut_out(person, theme):
+@pytest.mark.parametrize("theme", THEMES)
+def test_cells_look_as_in_the_docs_and_nobody_is_shut_out(person, theme):
     page = person.page
-    failed = person.folder / "failed.jsonl"
-    failed.write_text("\n".join(map(encode, with_user_error())))
-    person.write("look.ipynb", *map(replay, (generated.REAL, generated.FILE, failed)))
+    person.write("look.ipynb", *map(replay, (generated.REAL, generated.FILE, failed(person))),
+                 'import nbtrain\nnbtrain.attach("live-1")')  # fmt: skip
     person.theme(theme)
-    person.open("look.ipynb")
+    with GoingOn(person.server.home, "live-1", "live", time.time()):
+        person.open("look.ipynb")
+        for index in range(3):
+            person.run(index)
+            expect(person.view(index).locator(".nbt-title")).to_contain_text(
+                re.compile("trained|failed")
+            )
+        person.run(3)
+        person.view(3).get_by_role("button", name="Logs").click()
+        expect(person.view(3).get_by_role("log")).to_contain_text("Epoch 1/5")
+        page.mouse.move(0, 0)
+        assert person.barriers(".jp-OutputArea-output .nbt") == []
+        for index, name in enumerate(("two-workers", "sixty-four-workers", "error")):
+            person.view(index).scroll_into_view_if_needed()
+            page.mouse.move(0, 0)
+            taken = person.view(index).screenshot(animations="disabled")
+            compare(taken, f"{name}-{slug(theme)}")
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_sidebar_and_tab_look_as_in_the_docs_and_nobody_is_shut_out(person, theme):
+    page, home, now = person.page, person.server.home, time.time()
+    recorded(home, "digits-1", "digits", now - 30 * HOUR)
+    recorded(home, "pictures-1", "pictures", now - 84 * HOUR, generated.FILE)
+    recorded(home, "letters-1", "letters", now - 204 * HOUR, failed(person))
+    person.theme(theme)
+    with GoingOn(home, "spirals-1", "spirals", now - 3.5 * HOUR):
+        person.enter()
+        sidebar = person.sidebar()
+        rows = sidebar.locator(".nbt-run")
+        expect(rows).to_have_count(4)
+        page.mouse.move(0, 0)
+        assert person.barriers(".nbt-sidebar") == []
+        compare(person.picture(sidebar, rows.last), f"sidebar-{slug(theme)}")
+        sidebar.locator('[data-run="digits-1"] .nbt-row').click()
+        tab = page.locator(".nbt-tab")
+        for name, there in (("Overview", "trained"), ("Workers", "done")):
+            tab.get_by_role("tab", name=name, exact=True).click()
+            panel = tab.get_by_role("tabpanel")
+            expect(panel).to_contain_text(there)
+            page.mouse.move(0, 0)
+            assert person.barriers(".nbt-tab") == []
+            taken = person.picture(tab, panel.locator("> *"))
+            compare(taken, f"tab-{name.lower()}-{slug(theme)}")
+
+
+def failed(person):
+    """Return the recording of a run that ends in an error of the user's."""
+    path = person.folder / "failed.jsonl"
+    path.write_text("\n".join(map(encode, with_user_error())))
+    return path
+
+
+def slug(theme):
+    return theme.lower().replace(" ", "-")
+
+
+def test_the_docs_show_a_run_of_the_digits_notebook(person):
+    page, home, now = person.page, person.server.home, time.time()
+    recorded(home, "letters-1", "letters", now - 30 * HOUR)
+    recorded(home, "pictures-1", "pictures", now - 84 * HOUR, generated.FILE)
+    example = nbformat.read(ROOT / "example_notebooks" / "01_digits.ipynb", as_version=4)
+    tagged = {tag: c.source for c in example.cells for tag in c.metadata.get("tags", ())}
+    person.write("digits.ipynb", tagged["data"], "%load_ext nbtrain", tagged["train"])
+    person.theme("Light")
+    page.set_viewport_size({"width": 1280, "height": 1100})
+    person.open("digits.ipynb")
+    rows = person.sidebar().locator(".nbt-run")
     for index in range(3):
         person.run(index)
-        expect(person.view(index).locator(".nbt-title")).to_contain_text(
-            re.compile("trained|failed")
-        )
-    page.locator('[data-id="nbtrain-runs"]').click()
+    view = person.view(2)
+    expect(view.locator(".nbt-title")).to_contain_text("epoch 4/5")
+    expect(view.locator(".nbt-plot")).to_have_count(2)
+    expect(rows).to_have_count(3)
+    view.scroll_into_view_if_needed()
     page.mouse.move(0, 0)
-    assert person.barriers(".jp-OutputArea-output .nbt", ".nbt-sidebar") == []
-    slug = theme.lower().replace(" ", "-")
-    for index, name in enumerate(("two-workers", "sixty-four-workers", "error")):
-        person.view(index).scroll_into_view_if_needed()
-        page.mouse.move(0, 0)
-        compare(person.view(index).screenshot(animations="disabled"), f"{name}-{slug}")
+    compare_size(person.cell(2).screenshot(animations="disabled"), "cell")
+    compare_size(page.screenshot(animations="disabled"), "jupyterlab")
 
 
 def test_what_nobody_sees_is_not_drawn(person):
@@ -185,8 +256,7 @@ def test_what_nobody_sees_is_not_drawn(person):
         }"""
     )
     page.wait_for_function("window.drawn > 5")
-    page.get_by_role("menuitem", name="File", exact=True).click()
-    page.get_by_role("menuitem", name="New Launcher").click()
+    person.menu("File", "New Launcher")
     expect(view).to_be_hidden()
     two_frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
     page.evaluate(f"{two_frames}.then(() => {{ window.drawn = 0; }})")
@@ -237,8 +307,7 @@ def test_run_that_ends_out_of_sight_is_told_and_can_be_opened(person):
     person.run(0)
     person.run(1)
     expect(person.view(1)).to_be_visible()
-    page.get_by_role("menuitem", name="File", exact=True).click()
-    page.get_by_role("menuitem", name="New Launcher").click()
+    person.menu("File", "New Launcher")
     until(lambda: not person.server.json("nbtrain/api/runs")["runs"][0]["live"], 240)
     toast = page.locator(".Toastify__toast", has_text="away: trained")
     expect(toast).to_be_visible()
@@ -250,23 +319,22 @@ def test_launcher_opens_an_example_that_trains(person):
     page = person.page
     person.write("first.ipynb", "1")
     person.open("first.ipynb")
-    page.get_by_role("menuitem", name="File", exact=True).click()
-    page.get_by_role("menuitem", name="New Launcher").click()
+    person.menu("File", "New Launcher")
     page.locator(".jp-LauncherCard", has_text="Distributed training").first.click()
     shown = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     expect(shown).to_contain_text("spirals")
     person.idle()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    person.menu("Run", "Run All Cells")
     view = shown.locator(".jp-OutputArea-output .nbt")
     expect(view.locator(".nbt-title")).to_contain_text("epoch 2/10")
     view.get_by_role("button", name="Stop").click()
     expect(view.locator(".nbt-title")).to_contain_text(re.compile("stopped|trained"))
 
 
-def test_options_of_the_first_line_complete(person):
+def test_options_of_the_first_line_complete_and_the_others_stay_python(person):
     page = person.page
-    person.write("complete.ipynb", "%load_ext nbtrain", "%%k8s_train --work")
+    train = "%%k8s_train --workers 2\ndef model():\n    return None"
+    person.write("complete.ipynb", "%load_ext nbtrain", "%%k8s_train --work", train)
     person.open("complete.ipynb")
     person.run(0)
     person.cell(1).locator(".cm-content").click()
@@ -276,28 +344,59 @@ def test_options_of_the_first_line_complete(person):
     page.keyboard.press("Enter")
     expect(person.cell(1).locator(".cm-content")).to_contain_text("--workers")
 
+    # as the editor colours keywords of Python
+    line = person.cell(2).locator(".cm-line").nth(1)
+    keyword, name = line.get_by_text("def", exact=True), line.get_by_text("model", exact=True)
+    of_keywords = page.evaluate(
+        """() => {
+            const shown = document.body.appendChild(document.createElement('span'));
+            shown.style.color = 'var(--jp-mirror-editor-keyword-color)';
+            return getComputedStyle(shown).color;
+        }"""
+    )
+    expect(keyword).to_have_css("color", of_keywords)
+    expect(name).not_to_have_css("color", of_keywords)
 
-def test_notebook_7_shows_the_same(browser, tmp_path):
+
+def test_notebook_7_trains_and_shows_the_same(browser, tmp_path, serve):
     folder, home = tmp_path / "notebooks", tmp_path / "home"
     with (
-        jupyter(folder, home, program="notebook") as server,
+        serve(folder, home, program="notebook") as server,
         seated(browser, server) as person,
     ):
-        person.write("seven.ipynb", replay(generated.REAL, 5))
+        person.write("seven.ipynb", SETUP, TRAIN.format(epochs=2))
         person.open("seven.ipynb", "notebooks/")
         person.run(0)
-        expect(person.view(0).get_by_role("progressbar", name="epochs")).to_be_visible()
-        expect(person.view(0)).to_contain_text("trained")
+        person.run(1)
+        view = person.view(1)
+        expect(view.get_by_role("progressbar", name="epochs")).to_be_visible()
+        expect(view.get_by_role("button", name="Stop")).to_be_enabled()
+        expect(view.locator(".nbt-title")).to_contain_text("trained")
+        view.get_by_role("button", name="Logs").click()
+        expect(view.get_by_role("log")).to_contain_text("Epoch 2/2")
 
 
-def test_jupyterhub_prefix_changes_nothing(browser, tmp_path):
+def test_jupyterhub_prefix_changes_nothing(browser, tmp_path, serve):
     folder, home = tmp_path / "notebooks", tmp_path / "home"
     with (
-        jupyter(folder, home, base_url="/hub/user/ann/") as server,
+        serve(folder, home, base_url="/hub/user/ann/") as server,
         seated(browser, server) as person,
     ):
-        person.write("hub.ipynb", replay(generated.REAL))
+        person.write("hub.ipynb", SETUP, TRAIN.format(epochs=300))
         person.open("hub.ipynb")
-        person.page.locator('[data-id="nbtrain-runs"]').click()
-        sidebar = person.page.get_by_role("region", name="Training runs")
+        sidebar = person.sidebar()
         expect(sidebar).to_contain_text("No runs yet")
+        person.run(0)
+        person.run(1)
+        view = person.view(1)
+        view.get_by_role("button", name="Logs").click()
+        expect(view.get_by_role("log")).to_contain_text("Epoch 1/300")
+        view.get_by_role("button", name="Stop").click()
+        expect(view.locator(".nbt-title")).to_contain_text("stopped")
+        sidebar.locator(".nbt-row").click()
+        tab = person.page.locator(".nbt-tab")
+        expect(tab.locator(".nbt-title")).to_contain_text("stopped")
+        tab.get_by_role("tab", name="Files", exact=True).click()
+        with person.page.expect_download() as download:
+            tab.get_by_role("link", name="events.jsonl").click()
+        assert b'"stopped"' in download.value.path().read_bytes()

@@ -1,0 +1,156 @@
+"""The ways to a run: menus, palette, keyboard, settings, notifications. Nothing is trained."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from ..harness import until
+from ..recordings import generated
+from ..recordings.directories import GoingOn, recorded
+from .test_lab import replay
+
+pytestmark = pytest.mark.browser
+
+ATTACH = "import nbtrain\nnbtrain.attach({!r})"
+RUNS = "nbtrain:runs"
+
+#: Notes by how much what is inside of views of runs jumps.
+WATCH_SHIFTS = """() => {
+    window.shifted = 0;
+    const inside = source => source.node?.parentElement?.closest('.nbt');
+    new PerformanceObserver(list => {
+        for (const entry of list.getEntries()) {
+            if (entry.sources.some(inside)) { window.shifted += entry.value; }
+        }
+    }).observe({ type: 'layout-shift', buffered: true });
+}"""
+FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+
+
+@pytest.fixture
+def home(person):
+    yield person.server.home
+    person.set(RUNS)
+
+
+def pasted(page):
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def test_context_menu_copies_the_name_and_opens_the_logs(person, home):
+    page = person.page
+    recorded(home, "digits-1", "digits")
+    recorded(home, "letters-1", "letters", 2.0)
+    person.enter()
+    row = person.sidebar().locator('[data-run="digits-1"]')
+    row.click(button="right")
+    person.menu("Copy name")
+    until(lambda: pasted(page) == "digits")
+    row.click(button="right")
+    person.menu("Open logs")
+    tab = page.locator(".nbt-tab")
+    expect(tab.get_by_role("tab", name="Logs")).to_have_attribute("aria-selected", "true")
+    tab.get_by_label("worker").select_option("1")
+    expect(tab.get_by_role("log")).to_contain_text("line 39999 ü")
+    tab.get_by_role("tab", name="Overview").click()
+    tab.get_by_role("button", name="Copy attach").click()
+    expect(tab.get_by_role("alert")).to_have_text("Copied: nbtrain.attach('digits-1')")
+    assert pasted(page) == "nbtrain.attach('digits-1')"
+
+
+def test_palette_opens_the_newest_run(person, home):
+    page = person.page
+    recorded(home, "digits-1", "digits")
+    recorded(home, "letters-1", "letters", 2.0)
+    person.enter()
+    expect(person.sidebar().locator(".nbt-run")).to_have_count(2)
+    page.keyboard.press("Control+Shift+c")
+    page.keyboard.type("Open run: letters")
+    entry = page.locator(".lm-CommandPalette-item", has_text="Open run: letters")
+    expect(entry).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator(".nbt-tab .nbt-title")).to_contain_text("letters")
+
+
+def test_settings_switch_off_status_bar_and_notifications(person, home):
+    page = person.page
+    item = page.get_by_role("button", name="1 run training")
+    with GoingOn(home, "told-1", "told", time.time()) as run:
+        person.enter()
+        sidebar = person.sidebar()
+        expect(item).to_be_visible()
+        run.finish()
+        expect(page.locator(".Toastify__toast", has_text="told: trained")).to_be_visible()
+        expect(item).to_be_hidden()
+    person.set(RUNS, notify=False, statusBar=False)
+    with GoingOn(home, "silent-1", "silent", time.time()) as run:
+        person.enter()
+        sidebar = person.sidebar()
+        row = sidebar.locator('[data-run="silent-1"]')
+        expect(row).to_contain_text("training")
+        expect(page.locator("#jp-main-statusbar")).to_be_visible()
+        page.evaluate(FRAMES)
+        expect(item).to_be_hidden()
+        run.finish()
+        expect(row).to_contain_text("trained")
+    assert told_until_now(person, row) == []
+
+
+def test_nothing_is_told_of_a_run_that_is_in_view(person, home):
+    person.write("seen.ipynb", ATTACH.format("seen-1"))
+    with GoingOn(home, "seen-1", "seen", time.time()) as run:
+        person.open("seen.ipynb")
+        person.run(0)
+        row = person.sidebar().locator('[data-run="seen-1"]')
+        expect(person.view(0).locator(".nbt-title")).to_contain_text("training")
+        run.finish()
+        expect(row).to_contain_text("trained")
+        expect(person.view(0).locator(".nbt-title")).to_contain_text("trained")
+    assert told_until_now(person, row) == []
+
+
+def told_until_now(person, row):
+    """Return the notifications before one that is provoked now: they come in their order."""
+    row.click(button="right")
+    person.menu("Download model")  # it has none
+    toasts = person.page.locator(".Toastify__toast")
+    last = toasts.filter(has_text="has no model.keras")
+    expect(last).to_be_visible()
+    return [text for text in toasts.all_inner_texts() if "has no model.keras" not in text]
+
+
+def test_buttons_are_reached_and_pressed_with_the_keyboard(person, home):
+    page = person.page
+    person.write("keys.ipynb", ATTACH.format("keys-1"))
+    with GoingOn(home, "keys-1", "keys", time.time()):
+        person.open("keys.ipynb")
+        person.run(0)
+        view = person.view(0)
+        expect(view.locator(".nbt-title")).to_contain_text("training")
+        stop, logs = (view.get_by_role("button", name=name) for name in ("Stop", "Logs"))
+        view.locator(".nbt-title").click()
+        page.keyboard.press("Tab")
+        expect(stop).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(logs).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(view.get_by_role("log")).to_contain_text("Epoch 1/5")
+        expect(logs).to_have_attribute("aria-expanded", "true")
+        expect(logs).to_be_focused()
+
+
+def test_nothing_in_a_view_jumps_while_a_run_goes_on(person):
+    page = person.page
+    person.write("calm.ipynb", replay(generated.REAL, 8))
+    person.open("calm.ipynb")
+    page.evaluate(WATCH_SHIFTS)
+    person.run(0)
+    view = person.view(0)
+    expect(view.locator(".nbt-title")).to_contain_text("epoch 6/6")
+    assert page.evaluate("window.shifted") < 0.01
+    # and what jumps would have been seen
+    view.locator(".nbt-head").evaluate("head => { head.style.marginTop = '80px'; }")
+    page.wait_for_function("window.shifted > 0.01")
