@@ -53,7 +53,7 @@ def test_context_menu_copies_the_name_and_opens_the_logs(person, home):
     person.menu("Open logs")
     tab = page.locator(".nbt-tab")
     expect(tab.get_by_role("tab", name="Logs")).to_have_attribute("aria-selected", "true")
-    tab.get_by_label("worker").select_option("1")
+    tab.get_by_label("worker", exact=True).select_option("1")
     expect(tab.get_by_role("log")).to_contain_text("line 39999 ü")
     tab.get_by_role("tab", name="Overview").click()
     tab.get_by_role("button", name="Copy attach").click()

@@ -32,13 +32,14 @@ def test_wheel_has_all_that_jupyter_looks_for(prefix):
 
 
 @pytest.mark.parametrize(
-    ("command", "enabled", "fine"),
+    ("command", "found"),
     [
-        ("labextension list", r"nbtrain v[\d.]+\w* enabled", r"nbtrain v[\d.]+\w* enabled OK"),
-        ("server extension list", r"nbtrain\.server enabled", r"nbtrain\.server +OK"),
+        ("labextension list", r"nbtrain v[\d.]+\w* enabled OK"),
+        ("server extension list", r"nbtrain\.server enabled\n.*\n\s*nbtrain\.server .*OK"),
     ],
+    ids=["labextension", "server extension"],
 )
-def test_jupyter_lists_the_extensions_as_enabled(lab, command, enabled, fine):
+def test_jupyter_lists_the_extensions_as_enabled(lab, command, found):
     done = subprocess.run(
         [sys.executable, "-m", "jupyter", *command.split()],
         env=lab.environment,
@@ -48,8 +49,7 @@ def test_jupyter_lists_the_extensions_as_enabled(lab, command, enabled, fine):
         check=True,
     )
     said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
-    assert re.search(enabled, said), said
-    assert re.search(fine, said), said
+    assert re.search(found, said), said
 
 
 def test_kernels_import_what_was_installed(person, prefix):
