@@ -173,8 +173,9 @@ def test_answers_are_as_described(server, described, tmp_path):
         paths = described["paths"]["/runs"]["get"]["responses"]["200"]["content"]
         listed = paths["application/json"]["schema"] | {"components": described["components"]}
         jsonschema.Draft202012Validator(listed).validate(answer)
-        found = {run["id"] for run in answer["runs"]}
-        assert {"digits-1", "crowd-1", "failed-1", "unfinished-1", "live-1"} <= found
+        found = {run["id"]: run["live"] for run in answer["runs"]}
+        assert {"digits-1", "crowd-1", "failed-1", "unfinished-1"} <= found.keys()
+        assert found["live-1"]
         for run_id in found:
             view = server.json(f"nbtrain/api/runs/{run_id}")
             conforms(described, view, "View")

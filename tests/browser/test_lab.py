@@ -346,7 +346,6 @@ def test_options_of_the_first_line_complete_and_the_others_stay_python(person):
 
     # as the editor colours keywords of Python
     line = person.cell(2).locator(".cm-line").nth(1)
-    keyword, name = line.get_by_text("def", exact=True), line.get_by_text("model", exact=True)
     of_keywords = page.evaluate(
         """() => {
             const shown = document.body.appendChild(document.createElement('span'));
@@ -354,8 +353,8 @@ def test_options_of_the_first_line_complete_and_the_others_stay_python(person):
             return getComputedStyle(shown).color;
         }"""
     )
-    expect(keyword).to_have_css("color", of_keywords)
-    expect(name).not_to_have_css("color", of_keywords)
+    expect(line.get_by_text("def", exact=True)).to_have_css("color", of_keywords)
+    expect(line).not_to_have_css("color", of_keywords)
 
 
 def test_notebook_7_trains_and_shows_the_same(browser, tmp_path, serve):
