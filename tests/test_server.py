@@ -163,8 +163,11 @@ def test_says_what_is_wrong(server):
 
 def test_answers_are_as_described(server, described, tmp_path):
     failed, unfinished = tmp_path / "failed.jsonl", tmp_path / "unfinished.jsonl"
-    failed.write_text("\n".join(map(encode, with_user_error())))
-    unfinished.write_text("\n".join(map(encode, [*with_nan(), *with_warnings()])))
+    for path, events in (
+        (failed, with_user_error()),
+        (unfinished, [*with_nan(), *with_warnings()]),
+    ):
+        path.write_text("".join(f"{encode(event)}\n" for event in events))
     recorded(server.home, "crowd-1", "crowd", events=generated.FILE)
     recorded(server.home, "failed-1", "failed", events=failed)
     recorded(server.home, "unfinished-1", "unfinished", events=unfinished)

@@ -191,6 +191,7 @@ def test_sidebar_and_tab_look_as_in_the_docs_and_nobody_is_shut_out(person, them
         sidebar = person.sidebar()
         rows = sidebar.locator(".nbt-run")
         expect(rows).to_have_count(4)
+        expect(rows.last).to_contain_text("failed")
         page.mouse.move(0, 0)
         assert person.barriers(".nbt-sidebar") == []
         compare(person.picture(sidebar, rows.last), f"sidebar-{slug(theme)}")
@@ -209,7 +210,7 @@ def test_sidebar_and_tab_look_as_in_the_docs_and_nobody_is_shut_out(person, them
 def failed(person):
     """Return the recording of a run that ends in an error of the user's."""
     path = person.folder / "failed.jsonl"
-    path.write_text("\n".join(map(encode, with_user_error())))
+    path.write_text("".join(f"{encode(event)}\n" for event in with_user_error()))
     return path
 
 
@@ -233,6 +234,7 @@ def test_the_docs_show_a_run_of_the_digits_notebook(person):
     view = person.view(2)
     expect(view.locator(".nbt-title")).to_contain_text("epoch 4/5")
     expect(view.locator(".nbt-plot")).to_have_count(2)
+    expect(view.locator(".nbt-worker").first).to_contain_text(re.compile(r"[1-9]\d* examples/s"))
     expect(rows).to_have_count(3)
     view.scroll_into_view_if_needed()
     page.mouse.move(0, 0)

@@ -17,13 +17,16 @@ pytestmark = pytest.mark.browser
 ATTACH = "import nbtrain\nnbtrain.attach({!r})"
 RUNS = "nbtrain:runs"
 
-#: Notes by how much what is inside of views of runs jumps.
+#: Notes what jumps inside of views of runs: by how much of the page (0 to 1), and what it is.
 WATCH_SHIFTS = """() => {
-    window.shifted = 0;
+    window.shifts = [];
     const inside = source => source.node?.parentElement?.closest('.nbt');
+    const said = ({ node, previousRect: from, currentRect: to }) =>
+        `${node.className || node.nodeName}: ${from.x},${from.y} to ${to.x},${to.y}`;
     new PerformanceObserver(list => {
         for (const entry of list.getEntries()) {
-            if (entry.sources.some(inside)) { window.shifted += entry.value; }
+            const found = entry.sources.filter(inside);
+            if (found.length) { window.shifts.push([entry.value, found.map(said)]); }
         }
     }).observe({ type: 'layout-shift', buffered: true });
 }"""
@@ -116,10 +119,10 @@ def told_until_now(person, row):
     """Return the notifications before one that is provoked now: they come in their order."""
     row.click(button="right")
     person.menu("Download model")  # it has none
-    toasts = person.page.locator(".Toastify__toast")
-    last = toasts.filter(has_text="has no model.keras")
-    expect(last).to_be_visible()
-    return [text for text in toasts.all_inner_texts() if "has no model.keras" not in text]
+    person.page.locator(".jp-Notification-Status").click()
+    told = person.page.locator(".jp-Notification-List-Item")
+    expect(told.filter(has_text="has no model.keras")).to_be_visible()
+    return [text for text in told.all_inner_texts() if "has no model.keras" not in text]
 
 
 def test_buttons_are_reached_and_pressed_with_the_keyboard(person, home):
@@ -160,7 +163,8 @@ def test_nothing_in_a_view_jumps_while_a_run_goes_on(person):
     view = person.view(0)
     expect(view.locator(".nbt-plot")).to_have_count(2)
     expect(view.locator(".nbt-title")).to_contain_text("trained")
-    assert page.evaluate("window.shifted") < 0.01
+    shifts = page.evaluate("window.shifts")
+    assert sum(value for value, _ in shifts) < 0.01, shifts
     # and what jumps would have been seen
     view.locator(".nbt-head").evaluate("head => { head.style.marginTop = '80px'; }")
-    page.wait_for_function("window.shifted > 0.01")
+    page.wait_for_function("window.shifts.some(([value]) => value > 0.01)")
