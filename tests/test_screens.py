@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw
 
-from .browser.screens import COLOUR, SCREENS, SQUARE, compare, unlike
+from .browser.screens import COLOUR, SCREENS, SQUARE, compare, compare_size, unlike
 
 
 @pytest.fixture
@@ -36,5 +36,15 @@ def test_another_size_is_seen(screen, tmp_path, monkeypatch):
     monkeypatch.delenv("NBTRAIN_SCREENS", raising=False)
     path = tmp_path / "wide.png"
     screen.resize((screen.width + 40, screen.height)).save(path)
-    with pytest.raises(AssertionError, match="and not"):
+    for compared in (compare, compare_size):
+        with pytest.raises(AssertionError, match="and not"):
+            compared(path.read_bytes(), "two-workers-light")
+
+
+def test_what_is_never_the_same_twice_is_compared_by_its_size_alone(screen, tmp_path, monkeypatch):
+    monkeypatch.delenv("NBTRAIN_SCREENS", raising=False)
+    path = tmp_path / "later.png"
+    without(screen, 300, 150, 540, 245).save(path)
+    compare_size(path.read_bytes(), "two-workers-light")
+    with pytest.raises(AssertionError, match="other than"):
         compare(path.read_bytes(), "two-workers-light")
