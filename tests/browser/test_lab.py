@@ -15,7 +15,7 @@ from nbtrain.runtime.events import encode
 
 from ..event_streams import with_user_error
 from ..harness import until
-from ..jupyter import ROOT, jupyter
+from ..jupyter import ROOT
 from ..recordings import generated
 from ..recordings.directories import GoingOn, recorded
 from .person import seated
@@ -191,6 +191,7 @@ def test_sidebar_and_tab_look_as_in_the_docs_and_nobody_is_shut_out(person, them
         sidebar = person.sidebar()
         rows = sidebar.locator(".nbt-run")
         expect(rows).to_have_count(4)
+        expect(rows.last).to_contain_text("failed")
         page.mouse.move(0, 0)
         assert person.barriers(".nbt-sidebar") == []
         compare(person.picture(sidebar, rows.last), f"sidebar-{slug(theme)}")
@@ -209,7 +210,7 @@ def test_sidebar_and_tab_look_as_in_the_docs_and_nobody_is_shut_out(person, them
 def failed(person):
     """Return the recording of a run that ends in an error of the user's."""
     path = person.folder / "failed.jsonl"
-    path.write_text("\n".join(map(encode, with_user_error())))
+    path.write_text("".join(f"{encode(event)}\n" for event in with_user_error()))
     return path
 
 
@@ -233,6 +234,7 @@ def test_the_docs_show_a_run_of_the_digits_notebook(person):
     view = person.view(2)
     expect(view.locator(".nbt-title")).to_contain_text("epoch 4/5")
     expect(view.locator(".nbt-plot")).to_have_count(2)
+    expect(view.locator(".nbt-worker").first).to_contain_text(re.compile(r"[1-9]\d* examples/s"))
     expect(rows).to_have_count(3)
     view.scroll_into_view_if_needed()
     page.mouse.move(0, 0)
@@ -324,17 +326,17 @@ def test_launcher_opens_an_example_that_trains(person):
     shown = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     expect(shown).to_contain_text("spirals")
     person.idle()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    person.menu("Run", "Run All Cells")
     view = shown.locator(".jp-OutputArea-output .nbt")
     expect(view.locator(".nbt-title")).to_contain_text("epoch 2/10")
     view.get_by_role("button", name="Stop").click()
     expect(view.locator(".nbt-title")).to_contain_text(re.compile("stopped|trained"))
 
 
-def test_options_of_the_first_line_complete(person):
+def test_options_of_the_first_line_complete_and_the_others_stay_python(person):
     page = person.page
-    person.write("complete.ipynb", "%load_ext nbtrain", "%%k8s_train --work")
+    train = "%%k8s_train --workers 2\ndef model():\n    return None"
+    person.write("complete.ipynb", "%load_ext nbtrain", "%%k8s_train --work", train)
     person.open("complete.ipynb")
     person.run(0)
     person.cell(1).locator(".cm-content").click()
@@ -344,28 +346,58 @@ def test_options_of_the_first_line_complete(person):
     page.keyboard.press("Enter")
     expect(person.cell(1).locator(".cm-content")).to_contain_text("--workers")
 
+    # as the editor colours keywords of Python
+    line = person.cell(2).locator(".cm-line").nth(1)
+    of_keywords = page.evaluate(
+        """() => {
+            const shown = document.body.appendChild(document.createElement('span'));
+            shown.style.color = 'var(--jp-mirror-editor-keyword-color)';
+            return getComputedStyle(shown).color;
+        }"""
+    )
+    expect(line.get_by_text("def", exact=True)).to_have_css("color", of_keywords)
+    expect(line).not_to_have_css("color", of_keywords)
 
-def test_notebook_7_shows_the_same(browser, tmp_path):
+
+def test_notebook_7_trains_and_shows_the_same(browser, tmp_path, serve):
     folder, home = tmp_path / "notebooks", tmp_path / "home"
     with (
-        jupyter(folder, home, program="notebook") as server,
+        serve(folder, home, program="notebook") as server,
         seated(browser, server) as person,
     ):
-        person.write("seven.ipynb", replay(generated.REAL, 5))
+        person.write("seven.ipynb", SETUP, TRAIN.format(epochs=2))
         person.open("seven.ipynb", "notebooks/")
         person.run(0)
-        expect(person.view(0).get_by_role("progressbar", name="epochs")).to_be_visible()
-        expect(person.view(0)).to_contain_text("trained")
+        person.run(1)
+        view = person.view(1)
+        expect(view.get_by_role("progressbar", name="epochs")).to_be_visible()
+        expect(view.get_by_role("button", name="Stop")).to_be_enabled()
+        expect(view.locator(".nbt-title")).to_contain_text("trained")
+        view.get_by_role("button", name="Logs").click()
+        expect(view.get_by_role("log")).to_contain_text("Epoch 2/2")
 
 
-def test_jupyterhub_prefix_changes_nothing(browser, tmp_path):
+def test_jupyterhub_prefix_changes_nothing(browser, tmp_path, serve):
     folder, home = tmp_path / "notebooks", tmp_path / "home"
     with (
-        jupyter(folder, home, base_url="/hub/user/ann/") as server,
+        serve(folder, home, base_url="/hub/user/ann/") as server,
         seated(browser, server) as person,
     ):
-        person.write("hub.ipynb", replay(generated.REAL))
+        person.write("hub.ipynb", SETUP, TRAIN.format(epochs=300))
         person.open("hub.ipynb")
-        person.page.locator('[data-id="nbtrain-runs"]').click()
-        sidebar = person.page.get_by_role("region", name="Training runs")
+        sidebar = person.sidebar()
         expect(sidebar).to_contain_text("No runs yet")
+        person.run(0)
+        person.run(1)
+        view = person.view(1)
+        view.get_by_role("button", name="Logs").click()
+        expect(view.get_by_role("log")).to_contain_text("Epoch 1/300")
+        view.get_by_role("button", name="Stop").click()
+        expect(view.locator(".nbt-title")).to_contain_text("stopped")
+        sidebar.locator(".nbt-row").click()
+        tab = person.page.locator(".nbt-tab")
+        expect(tab.locator(".nbt-title")).to_contain_text("stopped")
+        tab.get_by_role("tab", name="Files", exact=True).click()
+        with person.page.expect_download() as download:
+            tab.get_by_role("link", name="events.jsonl").click()
+        assert b'"stopped"' in download.value.path().read_bytes()

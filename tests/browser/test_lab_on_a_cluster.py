@@ -10,7 +10,6 @@ from playwright.sync_api import expect
 
 from .. import cluster as test_cluster
 from ..docker_image import base_image
-from ..jupyter import jupyter
 from .person import seated
 from .test_lab import SETUP, TRAIN
 
@@ -27,11 +26,11 @@ storage = "1GiB"
 
 
 @pytest.fixture
-def lab(namespace, tmp_path, monkeypatch):
+def lab(namespace, tmp_path, monkeypatch, serve):
     """Start JupyterLab for a user of the cluster."""
     monkeypatch.setenv("KUBECONFIG", str(test_cluster.kubeconfig("user")))
     image = test_cluster.push(base_image())
-    with jupyter(tmp_path / "notebooks", tmp_path / "home") as server:
+    with serve(tmp_path / "notebooks", tmp_path / "home") as server:
         config = server.log.with_name("nbtrain.toml")
         config.write_text(CONFIG.format(namespace=namespace, image=image))
         yield server
@@ -53,8 +52,7 @@ def test_a_cell_trains_on_pods_and_the_run_is_exported_and_deleted(lab, browser)
         person.run(2)
         expect(person.cell(2).locator(".jp-OutputArea-output")).to_contain_text("321")
 
-        page.locator('[data-id="nbtrain-runs"]').click()
-        row = page.get_by_role("region", name="Training runs").locator(".nbt-run")
+        row = person.sidebar().locator(".nbt-run")
         expect(row).to_contain_text("kubernetes")
         row.click(button="right")
         with page.expect_download() as download:

@@ -1,4 +1,4 @@
-"""The ways to a run: menus, palette, keyboard. Nothing is trained."""
+"""The ways to a run: menus, palette, keyboard, settings, notifications. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,16 +8,35 @@ import pytest
 from playwright.sync_api import expect
 
 from ..harness import until
+from ..recordings import generated
 from ..recordings.directories import GoingOn, recorded
+from .test_lab import replay
 
 pytestmark = pytest.mark.browser
 
 ATTACH = "import nbtrain\nnbtrain.attach({!r})"
+RUNS = "nbtrain:runs"
+
+#: Notes what jumps inside of views of runs: by how much of the page (0 to 1), and what it is.
+WATCH_SHIFTS = """() => {
+    window.shifts = [];
+    const inside = source => source.node?.parentElement?.closest('.nbt');
+    const said = ({ node, previousRect: from, currentRect: to }) =>
+        `${node.className || node.nodeName}: ${from.x},${from.y} to ${to.x},${to.y}`;
+    new PerformanceObserver(list => {
+        for (const entry of list.getEntries()) {
+            const found = entry.sources.filter(inside);
+            if (found.length) { window.shifts.push([entry.value, found.map(said)]); }
+        }
+    }).observe({ type: 'layout-shift', buffered: true });
+}"""
+FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 
 
 @pytest.fixture
 def home(person):
-    return person.server.home
+    yield person.server.home
+    person.set(RUNS)
 
 
 def pasted(page):
@@ -59,6 +78,53 @@ def test_palette_opens_the_newest_run(person, home):
     expect(page.locator(".nbt-tab .nbt-title")).to_contain_text("letters")
 
 
+def test_settings_switch_off_status_bar_and_notifications(person, home):
+    page = person.page
+    item = page.get_by_role("button", name="1 run training")
+    with GoingOn(home, "told-1", "told", time.time()) as run:
+        person.enter()
+        sidebar = person.sidebar()
+        expect(item).to_be_visible()
+        run.finish()
+        expect(page.locator(".Toastify__toast", has_text="told: trained")).to_be_visible()
+        expect(item).to_be_hidden()
+    person.set(RUNS, notify=False, statusBar=False)
+    with GoingOn(home, "silent-1", "silent", time.time()) as run:
+        person.enter()
+        sidebar = person.sidebar()
+        row = sidebar.locator('[data-run="silent-1"]')
+        expect(row).to_contain_text("training")
+        expect(page.locator("#jp-main-statusbar")).to_be_visible()
+        page.evaluate(FRAMES)
+        expect(item).to_be_hidden()
+        run.finish()
+        expect(row).to_contain_text("trained")
+    assert told_until_now(person, row) == []
+
+
+def test_nothing_is_told_of_a_run_that_is_in_view(person, home):
+    person.write("seen.ipynb", ATTACH.format("seen-1"))
+    with GoingOn(home, "seen-1", "seen", time.time()) as run:
+        person.open("seen.ipynb")
+        person.run(0)
+        row = person.sidebar().locator('[data-run="seen-1"]')
+        expect(person.view(0).locator(".nbt-title")).to_contain_text("training")
+        run.finish()
+        expect(row).to_contain_text("trained")
+        expect(person.view(0).locator(".nbt-title")).to_contain_text("trained")
+    assert told_until_now(person, row) == []
+
+
+def told_until_now(person, row):
+    """Return the notifications before one that is provoked now: they come in their order."""
+    row.click(button="right")
+    person.menu("Download model")  # it has none
+    person.page.locator(".jp-Notification-Status").click()
+    told = person.page.locator(".jp-Notification-List-Item")
+    expect(told.filter(has_text="has no model.keras")).to_be_visible()
+    return [text for text in told.all_inner_texts() if "has no model.keras" not in text]
+
+
 def test_buttons_are_reached_and_pressed_with_the_keyboard(person, home):
     page = person.page
     person.write("keys.ipynb", ATTACH.format("keys-1"))
@@ -86,3 +152,19 @@ def test_buttons_are_reached_and_pressed_with_the_keyboard(person, home):
         expect(tab.get_by_role("tabpanel")).to_be_focused()
         page.keyboard.press("Tab")
         expect(tab.get_by_role("button", name="Stop")).to_be_focused()
+
+
+def test_nothing_in_a_view_jumps_while_a_run_goes_on(person):
+    page = person.page
+    person.write("calm.ipynb", replay(generated.REAL, 8))
+    person.open("calm.ipynb")
+    page.evaluate(WATCH_SHIFTS)
+    person.run(0)
+    view = person.view(0)
+    expect(view.locator(".nbt-plot")).to_have_count(2)
+    expect(view.locator(".nbt-title")).to_contain_text("trained")
+    shifts = page.evaluate("window.shifts")
+    assert sum(value for value, _ in shifts) < 0.01, shifts
+    # and what jumps would have been seen
+    view.locator(".nbt-head").evaluate("head => { head.style.marginTop = '80px'; }")
+    page.wait_for_function("window.shifts.some(([value]) => value > 0.01)")
