@@ -228,7 +228,7 @@ def test_stream_tells_all_then_what_changes_then_what_is_gone(server, described)
         assert server.status("nbtrain/api/runs/new-1", "DELETE") == 204
         gone = next(events)
     conforms(described, gone, "Changes")
-    assert gone == {"runs": [], "gone": ["new-1"], "all": False}
+    assert gone == {"runs": [], "gone": ["new-1"], "all": False, "problems": []}
 
 
 def test_stream_of_one_run_gives_its_view_and_its_end(server, described):
