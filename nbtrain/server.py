@@ -26,7 +26,7 @@ from .errors import NbtrainError
 from .run import Run, runs
 from .state import RunState
 from .view import summary, view
-from .watching import LIST_S, Watcher
+from .watching import FRESH_S, Watcher
 
 #: A comment is sent after so many seconds without news, so that no proxy takes the stream for dead.
 HEARTBEAT_S = 15.0
@@ -70,7 +70,7 @@ class RunsHandler(_Handler):
     @authorized
     async def get(self) -> None:
         """Answer with a summary of each."""
-        await self.watcher.refresh(LIST_S)
+        await self.watcher.refresh(FRESH_S)
         now = time.time()
         found = [summary(state, now) for state in _newest(self.watcher.states.values())]
         self.finish({"runs": found, "problems": self.watcher.problems})

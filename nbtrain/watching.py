@@ -13,8 +13,8 @@ from .state import RunState
 
 #: How often the list of runs is made anew, and how often known runs are looked at, in seconds.
 LIST_S, LOOK_S = 2.0, 0.2
-#: A run that is not in the list has it made anew, if it is older than this, in seconds: it may
-#: have begun just now, and many may ask for one that is nowhere.
+#: Whoever asks for all runs, or for one that is not in the list, has it made anew if it is older
+#: than this, in seconds: a run may have begun just now, and many may ask.
 FRESH_S = 0.5
 
 
