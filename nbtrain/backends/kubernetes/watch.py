@@ -27,6 +27,8 @@ Object = Mapping[str, Any]
 RETRY_S = (0.2, 5.0)
 #: A watch that can't be had (of Events, without the right to) is asked for so rarely, in seconds.
 FORBIDDEN_S = 60.0
+#: What was allowed once may be refused for so long before that counts, in seconds.
+REFUSED_S = 15.0
 
 
 class Mirror:
@@ -58,6 +60,7 @@ class Mirror:
         self._client, self._labels, self._prefix = client, labels, prefix
         self._changed = changed
         self._stopped = threading.Event()
+        self._refused = 0.0  # since when it is
         self._response: Any = None
         self._thread = threading.Thread(
             target=self._run, name=f"nbtrain-watch-{kind.lower()}", daemon=True
@@ -90,14 +93,28 @@ class Mirror:
             except ApiError as error:
                 self._tell(error)
                 since = ""
-                if error.status in (401, 403):
+                if error.status in (401, 403) and not self.listed.is_set():
                     self._stopped.wait(FORBIDDEN_S)
             if time.monotonic() - began > RETRY_S[1]:
                 pause = RETRY_S[0]  # it went well for a while
             self._stopped.wait(pause)
             pause = min(pause * 2, RETRY_S[1])
 
+    def refusal(self) -> ApiError | None:
+        """Return why the cluster says no, if that counts.
+
+        What it has allowed before it may refuse for moments: an API server that has just started
+        does not know all rights yet.
+        """
+        error = self.error
+        if not isinstance(error, ApiError):
+            return None
+        passes = self.listed.is_set() and time.monotonic() - self._refused < REFUSED_S
+        return None if passes else error
+
     def _tell(self, error: BackendError) -> None:
+        if isinstance(error, ApiError) and not isinstance(self.error, ApiError):
+            self._refused = time.monotonic()
         self.error = error
         self._changed.put(self.kind)
 
@@ -210,8 +227,8 @@ class RunWatch:
 
     def _news(self, shown: Callable[[Placement], Placement]) -> Iterator[Placement]:
         for mirror in (self._jobs, self._pods):
-            if isinstance(mirror.error, ApiError):
-                raise mirror.error
+            if refusal := mirror.refusal():
+                raise refusal
         if not (self._jobs.listed.is_set() and self._pods.listed.is_set()):
             return
         found = placed(
