@@ -226,6 +226,9 @@ class Drawing {
 
   private drawNumbers(view: RunView): void {
     // Room is kept from the beginning of a live run on: nothing jumps when the first values come.
+    if (view.live) {
+      this.numbers.classList.add('nbt-live'); // and it stays so: the end moves nothing either
+    }
     this.numbers.classList.toggle('nbt-empty', !view.rows.length && !view.live);
     const made = table(view);
     // The same cells get other numbers: laying a table out anew costs more than all the rest.
