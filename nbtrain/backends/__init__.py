@@ -6,15 +6,16 @@ import contextlib
 from functools import cache
 from importlib import import_module
 
+from .. import libraries
 from ..backend import Backend
 from ..errors import OptionError
 
 NAMES = ("local", "docker", "kubernetes", "results")
-#: What a backend imports when it is first used: its own modules, and libraries that take longer
-#: than a cell should.
+#: What a backend imports when it is first used: its own module, and libraries that take longer than
+#: a cell should.
 _IMPORTS = {
     "docker": ("nbtrain.backends.docker", "docker"),
-    "kubernetes": ("nbtrain.backends.kubernetes.backend", "kubernetes.config", "docker"),
+    "kubernetes": ("nbtrain.backends.kubernetes.backend", "kubernetes", "docker"),
 }
 
 
@@ -48,6 +49,10 @@ def get(name: str) -> Backend:
 
 def preload(name: str) -> None:
     """Import all that a backend needs, so that its first use finds it there."""
-    for module in _IMPORTS.get(name, ()):
-        with contextlib.suppress(ImportError):  # it is told where the module is used
-            import_module(module)
+    if name not in _IMPORTS:
+        return
+    own, *needed = _IMPORTS[name]
+    import_module(own)
+    for library in needed:
+        with contextlib.suppress(ImportError):  # it is told where the library is used
+            libraries.load(library)

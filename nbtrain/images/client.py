@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .. import libraries
 from ..errors import BackendError, ImageError, NbtrainError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def connect() -> DockerClient:
     BackendError
         If there is no engine, or the user may not use it.
     """
+    libraries.load("docker")
     import docker
     from docker.errors import DockerException
     from requests.exceptions import RequestException
@@ -84,6 +86,7 @@ def translated(doing: str, image: str = "") -> Iterator[None]:
     image
         The image that it is done with.
     """
+    libraries.load("docker")
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
 

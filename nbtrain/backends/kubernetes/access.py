@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ... import libraries
 from ...errors import BackendError, nearest
 
 #: The name of a context that is in no kubeconfig: the account of the pod that this runs in.
@@ -54,6 +55,7 @@ def load(context: str = "", namespace: str = "") -> Access:
     BackendError
         If there is no such cluster, or its credentials can't be had.
     """
+    libraries.load("kubernetes")
     import yaml
     from kubernetes.config.config_exception import ConfigException
 

@@ -82,9 +82,9 @@ class Client:
         self._connect()
 
     def _connect(self) -> None:
-        from kubernetes.client.rest import RESTClientObject
-
         self._access = access.load(*self._asked)
+        from kubernetes.client.rest import RESTClientObject  # loaded by now, and whole
+
         self._pool = RESTClientObject(self._access.configuration).pool_manager
 
     @property
