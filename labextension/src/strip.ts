@@ -7,7 +7,7 @@ import { RunView, Worker } from './run';
 export const NUMBERED = 16;
 
 /** Above this many workers their examples/s and memory are told by their tooltips alone. */
-const FIGURED = 4;
+export const FIGURED = 4;
 
 /** Above this many workers the strip is one picture, and no list with something to say for each. */
 const LISTED = 64;

@@ -10,7 +10,7 @@ import { LogPanel } from './logs';
 import { Paced } from './paced';
 import { draw } from './plot';
 import { RunHost, RunView, Row } from './run';
-import { joined, NUMBERED, Strip } from './strip';
+import { FIGURED, joined, NUMBERED, Strip } from './strip';
 
 /** A live run is drawn so often at most, and its curves so often, in milliseconds. */
 const DRAWN_EVERY = 400;
@@ -202,6 +202,9 @@ class Drawing {
 
   private drawWorkers(view: RunView): void {
     this.strip.draw(view);
+    if (view.live && view.crowd <= FIGURED) {
+      this.workers.classList.add('nbt-figured');
+    }
     say(this.crew, joined(view.crew, view.speed, view.memory));
   }
 
