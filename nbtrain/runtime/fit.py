@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, framework, keras_mwms, rehearsal, same_data, shard
+from . import checkpoint, framework, keras_mwms, memory, rehearsal, same_data, shard
 from . import data as data_module
 from .errors import Refused
 from .events import Started, Warned
@@ -161,6 +161,7 @@ class _Training:
         reporter = self._reporter(model, train_data, callbacks)
         arguments = self.arguments(train_data, validation)
         first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
+        memory.keep_freed()  # not before: what stays in one piece is better off by itself
         try:
             with self.strategy.scope():
                 model.fit(

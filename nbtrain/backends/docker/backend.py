@@ -111,10 +111,15 @@ class DockerBackend:
         ]
         head, *workers = together(*(partial(engine.create, client, w, network) for w in wanted))
         together(
-            partial(_fill, head, request, payload, runtime_zip(), sent),
+            partial(_put, head, specs.RUNDIR, {RunDir.REQUEST: _asked(request)}),
+            partial(_put, head, specs.GIVEN, _given(runtime_zip())),
             *(partial(_put, container, specs.SCRATCH, {}) for container in workers),
         )
-        together(*(container.start for container in (head, *workers)))
+        # Workers import TensorFlow for seconds; the head is there before they look for it.
+        together(
+            *(container.start for container in workers),
+            partial(_start_head, head, payload, sent),
+        )
 
     def _start_again(self, run: str) -> None:
         """Start the containers again that are not running; they go on from the run directory."""
@@ -295,16 +300,21 @@ def _put(container: Container, path: str, files: dict[str, Any], sent: Sent = un
     container.client.api.put_archive(container.id, volume, tars.packed(files, folder, sent))
 
 
-def _fill(head: Container, request: TrainRequest, payload: Path, runtime: Path, sent: Sent) -> None:
-    """Put into the head's volumes what it and the workers are given."""
-    # The limit on memory is the container's.
-    asked = json.dumps(dataclasses.replace(request, memory=0).to_json(), default=str).encode()
-    # The request first, so that a run whose kernel dies meanwhile is known by its name.
-    _put(head, specs.RUNDIR, {RunDir.REQUEST: asked})
-    given = {"runtime.zip": runtime, TOKEN: secrets.token_hex(32).encode()}
-    _put(head, specs.GIVEN, given)
+def _asked(request: TrainRequest) -> bytes:
+    """Return the request as the head reads it; the limit on memory is the container's."""
+    return json.dumps(dataclasses.replace(request, memory=0).to_json(), default=str).encode()
+
+
+def _given(runtime: Path) -> dict[str, Any]:
+    """Return the files that the head and the workers are given."""
+    return {"runtime.zip": runtime, TOKEN: secrets.token_hex(32).encode()}
+
+
+def _start_head(head: Container, payload: Path, sent: Sent) -> None:
+    """Put into the head's volumes what it alone is given, and start it."""
     _put(head, specs.SCRATCH, {})
     _put(head, specs.RUNDIR, {RunDir.PAYLOAD: payload}, sent)
+    head.start()
 
 
 def _gone() -> tuple[type[Exception], ...]:
