@@ -73,7 +73,7 @@ def distributed(
     has_one_replica = len(strategy.extended.worker_devices) == 1
     if strategy.num_replicas_in_sync > 1 and not _is_dense(dataset):
         if has_one_replica:
-            return _own_rows(dataset, strategy)
+            return _own_rows(dataset, strategy).with_options(options(source))
         check_dense(dataset, "several GPUs for a worker")
     whole = strategy.experimental_distribute_dataset(dataset.with_options(options(source)))
     is_known = is_counted or int(dataset.cardinality()) != tf.data.UNKNOWN_CARDINALITY
@@ -121,10 +121,19 @@ def _rows(part: Any, begin: tf.Tensor, end: tf.Tensor) -> Any:
 
 
 def options(source: Any) -> tf.data.Options:
-    """Return how a dataset is shared out; `source` is what `fit` was given for it."""
+    """Return how a dataset is shared out and run; `source` is what `fit` was given for it.
+
+    Without TensorFlow's autotuning, unless the user asked for it: the end of an iterator, at each
+    epoch's end, waits for the thread that tunes it, which sleeps for longer and longer (10 ms, 20,
+    40 ... up to a minute; `Model::OptimizeLoop` in tensorflow/core/framework/model.cc). All workers
+    stood still for 1.2 or 2.6 s in every second epoch of a second. AUTOTUNE then is as many calls
+    in parallel as there are threads, from the beginning.
+    """
     found = tf.data.Options()
     policy = _POLICY.FILE if is_by_file(source) else _POLICY.DATA
     found.experimental_distribute.auto_shard_policy = policy
+    if not isinstance(source, tf.data.Dataset) or source.options().autotune.enabled is None:
+        found.autotune.enabled = False
     return found
 
 
