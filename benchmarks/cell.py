@@ -77,7 +77,7 @@ def cold() -> dict[str, float]:
 
 def warm() -> dict[str, float]:
     """Train with the process that `%load_ext nbtrain` starts in the background."""
-    _warm_up()
+    warm_up()
     began = time.time()
     run = train()
     returned = time.time() - began
@@ -97,7 +97,7 @@ def large() -> dict[str, float]:
     def dataset() -> Any:
         return data[:64, :28, :28, None], np.zeros(64)
 
-    _warm_up()
+    warm_up()
     began = time.time()
     run = train(functions=(in_notebook()[0], dataset))
     returned = time.time() - began
@@ -114,7 +114,7 @@ def large() -> dict[str, float]:
 
 def killed() -> dict[str, float]:
     """Kill a trainer in the middle of the second epoch."""
-    _warm_up()
+    warm_up()
     run = train(epochs=50)
     state = run.wait_for(lambda state: len(state.epoch_numbers) >= 1 and state.step > 5, 120)
     began = time.time()
@@ -143,7 +143,7 @@ KINDS: dict[str, Callable[[], dict[str, float]]] = {
 }
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Start the spare process as `%load_ext nbtrain` does, and wait until it is at rest."""
     from nbtrain import backends
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cell import first_step, rate, train
+from .cell import first_step, rate, train, warm_up
 
 if TYPE_CHECKING:
     import nbtrain
@@ -24,11 +24,17 @@ CAME = "payload came: "
 
 
 def trained(options: dict[str, Any]) -> dict[str, float]:
-    """Train the common program: when it began, how fast it was, what it cost this process."""
+    """Train the common program: when it began, how fast it was, what it cost this process.
+
+    `warm` among the options has the spare process of `%load_ext nbtrain` be there, in which a
+    rehearsal is made.
+    """
     import nbtrain.training  # noqa: F401  the cell's own imports are part of %load_ext
 
     from . import programs  # noqa: F401  a notebook has Keras imported by now
 
+    if options.pop("warm", False):
+        warm_up()
     packing = _timed_packing()
     began = time.time()
     run = train(**options)
