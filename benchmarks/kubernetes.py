@@ -43,7 +43,7 @@ nothing else ([benchmarks/copying.py](../benchmarks/copying.py))."""
   The nodes have the image; nothing else is warm.
 - *1 GiB captured* goes to the head first, which checks its SHA-256, and from it to both workers,
   while TensorFlow is imported beside it: the time of both ways. The raw copy ends in one pod.
-- *The cell returns* is the time beside packing.
+- *The cell returns* is the time from the end of packing to the end of the cell.
 - *The notebook's kernel* is the CPU time of its process from the first step to the last epoch's
   end, as a share of one core."""
 

@@ -35,18 +35,18 @@ def trained(options: dict[str, Any]) -> dict[str, float]:
 
     if options.pop("warm", False):
         warm_up()
-    packing = _timed_packing()
+    packed = _noted_packing()
     began = time.time()
     run = train(**options)
-    returned = time.time() - began
+    returned = time.time()
     first = first_step(run)
     used, since = time.process_time(), time.time()
     speed = rate(run)
     used, since = time.process_time() - used, time.time() - since
     run.wait().delete()
     return {
-        "returned": returned,
-        "after_packing": returned - packing[0],
+        "returned": returned - began,
+        "after_packing": returned - packed[0],
         "first": first - began,
         "rate": speed,
         "kernel": used / since,
@@ -77,21 +77,20 @@ def copied(options: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _timed_packing() -> list[float]:
-    """Return a list that gets the seconds which packing takes."""
+def _noted_packing() -> list[float]:
+    """Return a list that gets the time at which packing ends."""
     from nbtrain import payload
 
-    taken, pack = [], payload.pack
+    ended, pack = [], payload.pack
 
-    def timed(*arguments: Any, **options: Any) -> payload.Packed:
-        began = time.time()
+    def noted(*arguments: Any, **options: Any) -> payload.Packed:
         try:
             return pack(*arguments, **options)
         finally:
-            taken.append(time.time() - began)
+            ended.append(time.time())
 
-    payload.pack = timed
-    return taken
+    payload.pack = noted
+    return ended
 
 
 def _model_of(size: int) -> Callable[[], Any]:

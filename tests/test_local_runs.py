@@ -398,7 +398,8 @@ def test_a_callback_that_evaluates_on_one_worker_alone_ends_in_an_error_that_sho
     run = launch({**BASIC, "callbacks": programs.evaluates_on_worker_0}, stall_timeout_s=60.0)
     with pytest.raises(RunFailed):
         run.wait().check()
-    told = "".join(e.traceback for e in run.events if isinstance(e, Failed))
-    told += "".join(e.message for e in run.events if isinstance(e, Warned))
-    assert "in on_epoch_end" in told
-    assert "self.model.evaluate(" in told
+    (failed,) = [e for e in run.events if isinstance(e, Failed)]
+    assert (failed.worker, failed.cause, failed.will_retry) == (0, "user", False)
+    assert "in on_epoch_end" in failed.traceback
+    assert "self.model.evaluate(" in failed.traceback
+    assert "has to do so on every worker" in failed.traceback

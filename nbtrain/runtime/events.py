@@ -21,6 +21,7 @@ CAUSES = (
     "start",  # it could not be started: said by the notebook's side as well
     "rehearsal",  # its functions failed when they were rehearsed, likewise
     "results",  # they can't be written to their address
+    "apart",  # the workers computed different things where all have to compute the same
     "elsewhere",  # of a rehearsal: it lacks what may well be there where the run trains
 )
 

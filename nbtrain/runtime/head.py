@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import events
+from . import events, traces
 from .agents import Agents, Connected, Going, Item
 from .card import write_card
 from .eventlog import EventLog
@@ -538,7 +538,7 @@ class Head:
         if isinstance(event, Failed):
             member.failure = event
             self._trouble = self._trouble or time.monotonic()
-            if event.cause not in ("lost", "preempted"):
+            if event.cause not in ("lost", "preempted", "apart"):
                 return _Verdict(self._failed_by(event))
             return None
         if isinstance(event, Phase):
@@ -592,6 +592,8 @@ class Head:
 
     def _lost(self) -> _Verdict:
         """Name the worker that was lost and decide whether to try again."""
+        if apart := self._apart():
+            return _Verdict(self._failed_by(apart))
         now = time.monotonic()
         first = min(self._members.values(), key=lambda member: _guilt(member, now))
         reason = first.exited or ("its agent is gone" if first.away else "")
@@ -602,6 +604,16 @@ class Head:
         cause = first.cause if first.exited and not first.away else "lost"
         failed = Failed(worker=first.worker, cause=cause, message=reason, traceback=traceback)
         return self._retry_or_end(failed)
+
+    def _apart(self) -> Failed | None:
+        """Return the error of the worker that did what the others did not, if that was it.
+
+        All that met there fail alike; the one whose user's code stands in its traceback shows what.
+        """
+        failures = [m.failure for m in self._members.values() if m.failure]
+        apart = [failure for failure in failures if failure.cause == "apart"]
+        apart.sort(key=lambda failure: not traces.has_own_frames(failure.traceback))
+        return dataclasses.replace(apart[0], cause="user") if apart else None
 
     def _retry_or_end(self, failed: Failed) -> _Verdict:
         self._fruitless = 0 if self._gained else self._fruitless + 1

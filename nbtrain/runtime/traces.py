@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
-from itertools import groupby
 
 #: A message longer than this is cut in the middle; TensorFlow's can fill pages. Characters.
 LONGEST = 4000
+_HEADER = "Traceback (most recent call last):\n"
 
 # The second is what the compiled code in the runtime zip names.
 _OWN = (os.path.dirname(os.path.abspath(__file__)), "runtime.zip/nbtrain_runtime")
@@ -21,6 +22,11 @@ _LIBRARIES = tuple(
 _PEER = re.compile(
     r"collective|peer|heartbeat|socket closed|connection re|rpc|/job:worker|coordination",
     re.IGNORECASE,
+)
+#: What TensorFlow says where workers meet in a collective operation that is not the same one for
+#: all (tensorflow/core/common_runtime/collective_param_resolver_local.cc).
+_APART = re.compile(
+    r"collective instance \d+ expected type|mismatch in the collective instance", re.IGNORECASE
 )
 #: Keras prints parts of its messages in bold.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -39,7 +45,7 @@ def text(error: BaseException) -> str:
         summary = traceback.TracebackException.from_exception(one)
         frames = _frames(summary.stack)
         if frames:
-            parts.append("Traceback (most recent call last):\n" + "".join(frames))
+            parts.append(_HEADER + "".join(frames))
         parts.append(_cut("".join(summary.format_exception_only())))
     return "".join(parts)
 
@@ -61,9 +67,18 @@ def cause(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
         return "memory"
+    if name in _PEER_TYPES and _APART.search(str(error)):
+        return "apart"
     if name in _PEER_TYPES and _PEER.search(str(error)):
         return "lost"
     return "user"
+
+
+def has_own_frames(text: str) -> bool:
+    """Tell whether a traceback that `text` has made shows code of the user's."""
+    _, _, shown = text.rpartition(_HEADER)
+    frames = itertools.takewhile(lambda line: line.startswith("  "), shown.splitlines())
+    return any(frame.startswith("  File ") for frame in frames)
 
 
 def chain(error: BaseException) -> Iterable[BaseException]:
@@ -80,7 +95,7 @@ def _frames(stack: traceback.StackSummary) -> list[str]:
     shown = [f for f in stack if not f.filename.startswith(_OWN)]
     # Frames above the user's first one are nbtrain's call into Keras: of no interest.
     lines: list[str] = []
-    for library, group in groupby(shown, key=lambda f: _library(f.filename)):
+    for library, group in itertools.groupby(shown, key=lambda f: _library(f.filename)):
         frames = list(group)
         if library is None:
             lines += traceback.StackSummary.from_list(frames).format()

@@ -224,6 +224,11 @@ def _hint(error: BaseException) -> str:
             f"The workers have no module {error.name!r}: install it where they run, or keep it"
             " beside the notebook as a .py file, so that it travels.\n"
         )
+    if traces.cause(error) == "apart":
+        return (
+            "One worker computed something that all compute together, and the others did not: a"
+            " callback that calls evaluate() or predict() has to do so on every worker.\n"
+        )
     return ""
 
 
