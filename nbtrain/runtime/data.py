@@ -38,6 +38,11 @@ class Data:
     spec: Any = None
 
     @property
+    def is_generator(self) -> bool:
+        """Whether a generator gives the batches."""
+        return "generator" in self.found
+
+    @property
     def describe(self) -> dict[str, Any]:
         """Shapes and dtypes, for the model card."""
         seen = _seen.get(id(self.arguments["x"]))

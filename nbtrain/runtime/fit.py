@@ -104,6 +104,17 @@ def _made_inside() -> Iterator[None]:
         ) from None
 
 
+def _check_generator(own: framework.Framework) -> None:
+    """Refuse a generator of validation data where workers would read other parts of it."""
+    if not own.continues_generators:
+        raise Refused(
+            "validation()",
+            "tf_keras reads a generator ahead, by more or less, so that each worker would validate"
+            " with other data from the second epoch on.",
+            "Return arrays, a tf.data.Dataset or a tf_keras.utils.Sequence.",
+        )
+
+
 class Prepared(NamedTuple):
     """What the user's functions gave, adapted and checked."""
 
@@ -150,6 +161,8 @@ class _Training:
         for role, data in (("dataset", train_data), ("validation", validation)):
             same_data.check_before(data, role, self.strategy)
         own = framework.of_model(model)
+        if self.workers > 1 and validation is not None and validation.is_generator:
+            _check_generator(own)
         callbacks = self._callbacks(own.callbacks)
         self._warn(own.check_compiled(model, self.strategy, self.workers))
         return Prepared(model, train_data, validation, callbacks)

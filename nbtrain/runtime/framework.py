@@ -45,9 +45,13 @@ class Framework(Protocol):
     ----------
     callbacks
         Its module of callbacks.
+    continues_generators
+        Whether a generator of validation data goes on, from one validation to the next, where it
+        was left; else at a place that depends on how far it was read ahead.
     """
 
     callbacks: Any
+    continues_generators: bool
 
     def install(self) -> None:
         """Apply what nbtrain changes; before `fit`, once `model()` has returned."""
@@ -95,6 +99,7 @@ class Keras3:
     """Keras 3, with what `keras_mwms` changes."""
 
     callbacks = keras.callbacks
+    continues_generators = True
 
     def install(self) -> None:
         """Do nothing: `fit.train` has done it before `model()`."""

@@ -45,6 +45,7 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import (
 
 from . import keras_whole, shard
 from .data import note_spec
+from .errors import Refused
 from .keras_callbacks import looks_at_batches
 from .keras_checks import (
     KERAS_VERSIONS,
@@ -56,6 +57,7 @@ from .keras_step import (
     Step,
     current,
     entered,
+    has_sparse,
     packed_sum,
     reduce_sum,
     replica_index,
@@ -154,7 +156,8 @@ class _Function:
         strategy = model.distribute_strategy
 
         def replica_step(data: Any) -> Any:
-            with entered(Step(count_examples(data))), own_randomness():
+            step = Step(count_examples(data), is_sparse=has_sparse(data))
+            with entered(step), own_randomness():
                 return self._logs(data, exact)
 
         @tf.autograph.experimental.do_not_convert
@@ -570,6 +573,8 @@ def mean_gradients(grads: list[Any], step: Step) -> list[Any]:
 
 
 def _mean(grads: list[Any], step: Step) -> list[Any]:
+    if step.is_sparse and tf.executing_eagerly():
+        _refuse_sparse(grads)
     if step.is_even:
         means = packed_sum([_scaled(g, step.weight()) for g in grads])
     else:
@@ -590,10 +595,21 @@ def _has_rows_once(grad: Any) -> bool:
     """
     if not isinstance(grad, tf.IndexedSlices):
         return False
-    operation = getattr(grad.indices, "op", None)  # there is none in an eager step
+    operation = getattr(grad.indices, "op", None)  # there is none in an eager step: refused
     while operation is not None and operation.type in ("Reshape", "Cast", "Identity"):
         operation = operation.inputs[0].op
     return operation is not None and operation.type == "Unique"
+
+
+def _refuse_sparse(grads: list[Any]) -> None:
+    """Refuse gradients in an eager step of which `_has_rows_once` can't tell."""
+    if any(isinstance(grad, tf.IndexedSlices) for grad in grads):
+        raise Refused(
+            "run_eagerly with sparse rows",
+            "it can't be told there which rows of a gradient one process would add up.",
+            "Compile without run_eagerly, or make the rows dense in dataset():"
+            " tf.sparse.to_dense(x).",
+        )
 
 
 def _added_up(grad: tf.IndexedSlices) -> tf.IndexedSlices:

@@ -22,14 +22,16 @@ class Step:
     ----------
     n
         The examples of this worker: an int where the batch dimension is static, else a tensor.
+    is_sparse
+        Whether there are sparse rows among the data.
     reduced
         Gradients that are the mean over the workers already, by id; kept, so that ids stay unique.
     reducing
         Whether an optimizer is at work, which calls itself (LossScaleOptimizer its inner one).
     """
 
-    def __init__(self, n: Any) -> None:
-        self.n = n
+    def __init__(self, n: Any, *, is_sparse: bool = False) -> None:
+        self.n, self.is_sparse = n, is_sparse
         self.reducing = False
         self.reduced: dict[int, Any] = {}
         self._n_all: tuple[Any, Any] = (None, None)
@@ -112,6 +114,11 @@ def examples(data: Any) -> Any:
             static = None if tf.executing_eagerly() else leaf.shape[0]
             return static if static is not None else tf.shape(leaf)[0]
     return 1
+
+
+def has_sparse(data: Any) -> bool:
+    """Tell whether there are sparse rows among a step's data."""
+    return any(isinstance(leaf, tf.SparseTensor) for leaf in keras.tree.flatten(data))
 
 
 def reduce_sum(value: Any) -> Any:

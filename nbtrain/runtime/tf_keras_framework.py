@@ -18,6 +18,8 @@ class TfKeras:
     """tf_keras, with what `tf_keras_mwms` changes."""
 
     callbacks = tf_keras.callbacks
+    # `evaluate` makes a new iterator each time (`DataHandler.enumerate_epochs`).
+    continues_generators = False
 
     def install(self) -> None:
         """Apply what nbtrain changes; before `fit`, once `model()` has returned."""

@@ -297,12 +297,21 @@ def dataset_bucketed() -> dict[str, Any]:
 
 @case("tf.data: sparse rows", "data", full=True)
 def dataset_sparse() -> dict[str, Any]:
+    return _sparse()
+
+
+@case("tf.data: sparse rows, run_eagerly", "data", refused="run_eagerly with sparse", full=True)
+def dataset_sparse_eagerly() -> dict[str, Any]:
+    return _sparse(run_eagerly=True)
+
+
+def _sparse(**options: Any) -> dict[str, Any]:
     def model() -> Any:
         import keras
 
         m = keras.Sequential([keras.Input((6,), sparse=True), keras.layers.Dense(3)])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        m.compile("adam", loss, metrics=["accuracy"])
+        m.compile("adam", loss, metrics=["accuracy"], **options)
         return m
 
     def dataset() -> Any:

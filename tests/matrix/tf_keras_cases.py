@@ -40,6 +40,24 @@ def basic(**changes: Any) -> dict[str, Any]:
     }
 
 
+# -- last batches ---------------------------------------------------------------------------------
+
+for _rest in (0, 1, 2, 7, 8, 9, 15):
+
+    def _with_rest(n: int = 48 + _rest) -> dict[str, Any]:
+        return basic(dataset=lambda: xy(n))
+
+    CASES[f"tfk_rest_{_rest}"] = Case(
+        f"tfk_rest_{_rest}", f"{48 + _rest} examples in batches of 16", "tf_keras: last batches",
+        _with_rest, batch=16, full=True,
+    )  # fmt: skip
+
+
+@case("a convolution, one example in the last batch", "tf_keras: last batches", batch=16, full=True)
+def tfk_empty_shard_of_a_convolution() -> dict[str, Any]:
+    return tfk_convolutional() | {"dataset": lambda: images(17), "validation": lambda: images(3)}
+
+
 # -- data -----------------------------------------------------------------------------------------
 
 
@@ -164,6 +182,46 @@ def tfk_sparse() -> dict[str, Any]:
     return basic(dataset=dataset)
 
 
+#: As in `data_cases`: what is validated with, and the arguments of `fit` for it.
+VALIDATIONS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "weights": (lambda: (*xy(23, seed=1), np.linspace(0, 1, 23).astype("float32")), {}),
+    "frequency": (lambda: xy(23, seed=1), {"validation_freq": 2}),
+    "steps": (lambda: xy(50, seed=1), {"validation_steps": 2}),
+    "batch_size": (lambda: xy(23, seed=1), {"validation_batch_size": 5}),
+}
+for _name, (_validation, _options) in VALIDATIONS.items():
+
+    def _validated(validation: Callable[[], Any] = _validation) -> dict[str, Any]:
+        return basic(validation=validation)
+
+    CASES[f"tfk_validation_{_name}"] = Case(
+        f"tfk_validation_{_name}", f"validation: {_name.replace('_', ' ')}", "tf_keras: data",
+        _validated, batch=16, fit=_options, full=True,
+    )  # fmt: skip
+
+
+@case("validation: a tf.data.Dataset", "tf_keras: data", batch=16, full=True)
+def tfk_validation_dataset() -> dict[str, Any]:
+    def validation() -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices(xy(23, seed=1)).batch(7)
+
+    return basic(validation=validation)
+
+
+@case("validation: a generator", "tf_keras: data", batch=16, fit={"validation_steps": 2},
+      refused="reads a generator ahead", full=True)  # fmt: skip
+def tfk_validation_generator() -> dict[str, Any]:
+    def validation() -> Any:
+        x, y = xy(23, seed=1)
+        while True:
+            yield x[:16], y[:16]
+            yield x[16:], y[16:]
+
+    return basic(validation=validation)
+
+
 # -- losses ---------------------------------------------------------------------------------------
 
 
@@ -277,6 +335,26 @@ for _name, (_kind, _options) in OPTIMIZERS.items():
     CASES[_key] = Case(
         _key, f"{_kind} with {_name}", "tf_keras: optimizers", _functions, batch=16,
         full=_name != "global_clipnorm",
+    )  # fmt: skip
+
+
+for _kind in (
+    "RMSprop", "Adam", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Adafactor",
+):  # fmt: skip
+
+    def _stock(kind: str = _kind) -> dict[str, Any]:
+        def optimizer() -> Any:
+            import tf_keras
+
+            return getattr(tf_keras.optimizers, kind)(0.01)
+
+        return basic(model=dense(optimizer=optimizer))
+
+    _amplifies = _kind in ("Adadelta", "Ftrl")
+    CASES[f"tfk_optimizer_{_kind}"] = Case(
+        f"tfk_optimizer_{_kind}", f"optimizer {_kind}", "tf_keras: optimizers", _stock, batch=16,
+        epochs=3, full=True, tolerance=1e-5 if _amplifies else 1e-6,
+        why="an iteration amplifies the rounding" if _amplifies else "",
     )  # fmt: skip
 
 
@@ -520,6 +598,30 @@ def tfk_gan() -> dict[str, Any]:
         return m
 
     return {"model": model, "dataset": lambda: xy(49), "validation": None}
+
+
+@case("a model that model() has fitted already (a second fit)", "tf_keras: training steps",
+      batch=16, full=True)  # fmt: skip
+def tfk_second_fit() -> dict[str, Any]:
+    def model() -> Any:
+        m = dense()()
+        m.fit(*xy(33, seed=4), batch_size=16, epochs=1, verbose=0)
+        return m
+
+    return basic(model=model)
+
+
+@case("predict and evaluate in model(), before training", "tf_keras: training steps", batch=16,
+      full=True)  # fmt: skip
+def tfk_predicts_first() -> dict[str, Any]:
+    def model() -> Any:
+        m = dense()()
+        x, y = xy(33, seed=4)
+        m.predict(x, verbose=0)
+        m.evaluate(x, y, verbose=0)
+        return m
+
+    return basic(model=model)
 
 
 @case("steps_per_execution=3", "tf_keras: training steps", batch=16, full=True)
