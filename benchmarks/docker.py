@@ -35,6 +35,8 @@ others at once, which write it to a file ([benchmarks/copying.py](../benchmarks/
   By hand it begins with `docker network create`. Nothing is warm, and nothing is rehearsed
   (`--no-rehearse`), since the script is not either. What a rehearsal adds is the line below it: it
   is made in the process that `%load_ext nbtrain` has started.
+- *Steps per second* by hand have pauses of seconds between epochs in them
+  ([why](how-it-works.md#what-makes-steps-fast)).
 - *1 GiB captured* is counted from the first byte that leaves the head to the last one that a worker
   has written, with a SHA-256 on the way and while TensorFlow is imported beside it."""
 

@@ -12,9 +12,12 @@ import { draw } from './plot';
 import { RunHost, RunView, Row } from './run';
 import { FIGURED, joined, NUMBERED, Strip } from './strip';
 
-/** A live run is drawn so often at most, and its curves so often, in milliseconds. */
+/**
+ * A live run is drawn so often at most, and its curves so often, in milliseconds: a little sooner than
+ * all else where there are many workers, so that both are in one frame.
+ */
 const DRAWN_EVERY = 400;
-const PLOTS_EVERY = 1000;
+const PLOTS_EVERY = 900;
 
 /** So often where there are many workers: laying all of their signs out takes its time. */
 const MANY_DRAWN_EVERY = 1000;
