@@ -181,13 +181,14 @@ def dataset_runs_out() -> dict[str, Any]:
     return basic(dataset=dataset)
 
 
-_VALIDATIONS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+#: What is validated with, and the arguments of `fit` for it.
+VALIDATIONS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "weights": (lambda: (*xy(23, seed=1), np.linspace(0, 1, 23)), {}),
     "frequency": (lambda: xy(23, seed=1), {"validation_freq": 2}),
     "steps": (lambda: xy(50, seed=1), {"validation_steps": 2}),
     "batch_size": (lambda: xy(23, seed=1), {"validation_batch_size": 5}),
 }
-for _name, (_validation, _options) in _VALIDATIONS.items():
+for _name, (_validation, _options) in VALIDATIONS.items():
 
     def _validated(validation: Callable[[], Any] = _validation) -> dict[str, Any]:
         return basic(validation=validation)

@@ -232,12 +232,18 @@ def callback_by_hand() -> dict[str, Any]:
 
 @case("a model that model() has fitted already (a second fit)", "training steps", batch=16)
 def second_fit() -> dict[str, Any]:
+    return basic(model=fitted_before(dense()), dataset=lambda: xy(49))
+
+
+def fitted_before(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a `model()` that fits what `make` makes; of any Keras."""
+
     def model() -> Any:
-        m = dense()()
+        m = make()
         m.fit(*xy(33, seed=4), batch_size=16, epochs=1, verbose=0)
         return m
 
-    return basic(model=model, dataset=lambda: xy(49))
+    return model
 
 
 @case("a model that was fitted and compiled anew", "training steps", batch=16, full=True)
@@ -257,11 +263,17 @@ def recompiled() -> dict[str, Any]:
 
 @case("predict and evaluate in model(), before training", "training steps", batch=16, full=True)
 def predicts_first() -> dict[str, Any]:
+    return basic(model=predicted_before(dense()), dataset=lambda: xy(49))
+
+
+def predicted_before(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a `model()` that predicts and evaluates with what `make` makes; of any Keras."""
+
     def model() -> Any:
-        m = dense()()
+        m = make()
         x, y = xy(33, seed=4)
         m.predict(x, verbose=0)
         m.evaluate(x, y, verbose=0)
         return m
 
-    return basic(model=model, dataset=lambda: xy(49))
+    return model

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from .cases import CASES, Case, _tfrecords, case, images, scale_fell, words, xy
+from .data_cases import VALIDATIONS, validation_dataset, validation_generator
+from .stock_cases import fitted_before, predicted_before
 
 
 def dense(
@@ -182,13 +184,6 @@ def tfk_sparse() -> dict[str, Any]:
     return basic(dataset=dataset)
 
 
-#: As in `data_cases`: what is validated with, and the arguments of `fit` for it.
-VALIDATIONS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "weights": (lambda: (*xy(23, seed=1), np.linspace(0, 1, 23).astype("float32")), {}),
-    "frequency": (lambda: xy(23, seed=1), {"validation_freq": 2}),
-    "steps": (lambda: xy(50, seed=1), {"validation_steps": 2}),
-    "batch_size": (lambda: xy(23, seed=1), {"validation_batch_size": 5}),
-}
 for _name, (_validation, _options) in VALIDATIONS.items():
 
     def _validated(validation: Callable[[], Any] = _validation) -> dict[str, Any]:
@@ -202,24 +197,13 @@ for _name, (_validation, _options) in VALIDATIONS.items():
 
 @case("validation: a tf.data.Dataset", "tf_keras: data", batch=16, full=True)
 def tfk_validation_dataset() -> dict[str, Any]:
-    def validation() -> Any:
-        import tensorflow as tf
-
-        return tf.data.Dataset.from_tensor_slices(xy(23, seed=1)).batch(7)
-
-    return basic(validation=validation)
+    return validation_dataset() | {"model": dense()}
 
 
 @case("validation: a generator", "tf_keras: data", batch=16, fit={"validation_steps": 2},
       refused="reads a generator ahead", full=True)  # fmt: skip
 def tfk_validation_generator() -> dict[str, Any]:
-    def validation() -> Any:
-        x, y = xy(23, seed=1)
-        while True:
-            yield x[:16], y[:16]
-            yield x[16:], y[16:]
-
-    return basic(validation=validation)
+    return validation_generator() | {"model": dense()}
 
 
 # -- losses ---------------------------------------------------------------------------------------
@@ -603,25 +587,13 @@ def tfk_gan() -> dict[str, Any]:
 @case("a model that model() has fitted already (a second fit)", "tf_keras: training steps",
       batch=16, full=True)  # fmt: skip
 def tfk_second_fit() -> dict[str, Any]:
-    def model() -> Any:
-        m = dense()()
-        m.fit(*xy(33, seed=4), batch_size=16, epochs=1, verbose=0)
-        return m
-
-    return basic(model=model)
+    return basic(model=fitted_before(dense()))
 
 
 @case("predict and evaluate in model(), before training", "tf_keras: training steps", batch=16,
       full=True)  # fmt: skip
 def tfk_predicts_first() -> dict[str, Any]:
-    def model() -> Any:
-        m = dense()()
-        x, y = xy(33, seed=4)
-        m.predict(x, verbose=0)
-        m.evaluate(x, y, verbose=0)
-        return m
-
-    return basic(model=model)
+    return basic(model=predicted_before(dense()))
 
 
 @case("steps_per_execution=3", "tf_keras: training steps", batch=16, full=True)
