@@ -37,6 +37,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell CI of a failure at once: a run that is cut short has no summary."""
+    if report.failed and os.environ.get("CI") and not os.environ.get("PYTEST_XDIST_WORKER"):
+        print(f"\n=== FAILED: {report.nodeid}\n{report.longreprtext}", flush=True)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell `tools/test.py` what was skipped; in CI nothing that needs containers may be."""
     if hasattr(session.config, "workerinput"):

@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
         before = things(lacking)
         failed = checks()
         # A test run tells its own story, so its summary comes late.
-        if not ran("pytest", ["pytest", *SEVERAL, *selection(lacking), *arguments]):
+        slowest = ["--durations", "40"] if in_ci() else []
+        if not ran("pytest", ["pytest", *SEVERAL, *slowest, *selection(lacking), *arguments]):
             failed.append("pytest")
         if not arguments and "browser" not in lacking:
             failed += browser_tests(lacking)
