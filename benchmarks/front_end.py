@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import SMALL
 from .report import Measure
 from .section import Samples, Section
 
@@ -18,6 +19,23 @@ from .section import Samples, Section
 SPEED = 3.5
 #: How long each state is measured, in seconds.
 WINDOW_S = 10.0
+#: Begins to look out for the view of a run; `shown` becomes the seconds from shift-enter to it.
+LOOK_OUT = """() => {
+    let pressed = 0;
+    addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && event.shiftKey) pressed = performance.now();
+    }, true);
+    window.shown = new Promise((done) => {
+        new MutationObserver((_, observer) => {
+            if (!document.querySelector(".nbt .nbt-title")) return;
+            observer.disconnect();
+            // Of the frame after the one in which it is drawn: that is on the screen by then.
+            requestAnimationFrame(() =>
+                requestAnimationFrame(() => done((performance.now() - pressed) / 1000)),
+            );
+        }).observe(document.body, { childList: true, subtree: true });
+    });
+}"""
 
 
 class FrontEnd(Section):
@@ -30,6 +48,8 @@ in a notebook, so fast that five steps are told a second, the most that a real r
 is the processor's time of the kernel, and of all of Chromium's processes (headless, without a
 graphics card: it draws in software), against the same page before the run."""
     notes = """\
+- *Appears*: from shift-enter in a `%%k8s_train` cell to the view of the run on the screen, where
+  `%load_ext nbtrain` has been run.
 - *Seen*: the widget is on the screen. *Unseen*: another tab of JupyterLab is before it.
 - *Sent* is what the kernel sends to the browser in that time."""
 
@@ -58,6 +78,28 @@ graphics card: it draws in software), against the same page before the run."""
                 yield
 
     def measure(self) -> dict[str, float]:
+        """Measure a cell that trains, then what a view costs."""
+        return {"appears": self._appears()} | self._costs()
+
+    def _appears(self) -> float:
+        """Return how long it takes a cell to show its run, in seconds."""
+        from tests.browser.person import seated
+
+        program = Path(__file__).with_name("programs.py").read_text("utf-8")
+        setup = program.replace("from . import SMALL\n", f"SMALL = {SMALL!r}\n")
+        setup += "%load_ext nbtrain"
+        train = "%%k8s_train --backend local --workers 2 --epochs 1 --name appears\n# as above"
+        with seated(self._browser, self._server) as person:
+            person.write("appears.ipynb", setup, train, "appears.delete()", "")
+            person.open("appears.ipynb")
+            person.run(0)
+            person.page.evaluate(LOOK_OUT)
+            person.run(1)
+            seconds: float = person.page.evaluate("() => window.shown")
+            person.run(2)
+        return seconds
+
+    def _costs(self) -> dict[str, float]:
         """Measure a page at rest, then with the widget in view, then with it out of view."""
         from tests.browser.person import seated
         from tests.recordings import generated
@@ -86,6 +128,7 @@ graphics card: it draws in software), against the same page before the run."""
             return Measure(f"{name}, {state}", "% of a core", 5.0, ours, rest, difference=True)
 
         return [
+            Measure("The view appears after", "s", 0.3, samples["appears"]),
             cost("Kernel", "kernel", "seen"),
             cost("Chromium", "browser", "seen"),
             cost("Chromium", "browser", "unseen"),

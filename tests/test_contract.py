@@ -128,6 +128,7 @@ def test_versions_that_do_not_fit_are_refused(place):
         run.wait().check()
     assert raised.value.cause == "version"
     assert "TensorFlow" in str(raised.value)
+    assert "nbtrain image build" in str(raised.value)
     assert not [e for e in run.events if isinstance(e, Started)]
 
 

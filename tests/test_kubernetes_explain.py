@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from nbtrain.backends.kubernetes import names
 from nbtrain.backends.kubernetes.errors import Unreachable
 from nbtrain.backends.kubernetes.explain import explain, explain_job, failures, in_order
-from nbtrain.backends.kubernetes.failing import TRIES, Failing
+from nbtrain.backends.kubernetes.failing import TRIES, Failing, head_shown
 from nbtrain.backends.kubernetes.watch import finished, placed
 from nbtrain.runtime.events import Phase, Started, encode
 
@@ -324,6 +326,38 @@ def test_pods_that_looked_for_a_head_before_there_was_one_do_not_count():
     assert not told(late, *sought[:3]).stuck
     assert told(late, *sought).stuck
     assert told(late, *OUT_OF_MEMORY[:3]).stuck  # that no head can help
+
+
+def heads(*lengths):
+    """Return a head's pods that failed after so many seconds each."""
+    made = []
+    for number, length in enumerate(lengths):
+        status = ended(1, message="no module named encodings")
+        finished = datetime.fromtimestamp(HEAD_ASKED + length, UTC).isoformat()
+        (container,) = status["containerStatuses"]
+        container["state"]["terminated"] |= {
+            "startedAt": "2026-01-01T00:01:00Z",
+            "finishedAt": finished.replace("+00:00", "Z"),
+        }
+        made.append(pod(status, uid=str(number), worker=None))
+    return made
+
+
+def test_a_head_whose_pods_all_fail_at_once_is_stuck():
+    pods = heads(1, 0, 29)
+    assert not head_shown(explain(pods[-1]), pods[:2]).stuck
+    found = head_shown(explain(pods[-1]), pods)
+    assert (found.worker, found.phase, found.stuck) == (None, "gone", True)
+    assert found.reason == (
+        "exit code 1: no module named encodings; 3 of its pods have failed, and none was at work"
+        " for 30 s"
+    )
+    assert "--image" in found.fix
+
+
+def test_a_head_that_was_at_work_is_tried_again():
+    pods = heads(31, 1, 1)
+    assert not head_shown(explain(pods[-1]), pods).stuck
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ def test_a_worker_with_too_little_memory_ends_the_run_and_is_named(place, memory
     assert "memory" in str(error)
 
 
+def test_a_head_that_can_not_run_ends_the_run(place):
+    """Its Job would go on for ten minutes."""
+    broken = {"spec": {"containers": [{"name": "head", "command": ["false"]}]}}
+    container = {**place.fields["container"], "pod_template": broken}
+    functions = {"model": programs.model, "dataset": programs.dataset}
+    run = launch(functions, epochs=1, **{**place.fields, "container": container})
+    error = error_of(run, place)
+    assert (error.worker, error.cause) == (None, "placement")
+    assert "exit code 1; 3 of its pods have failed" in str(error)
+    assert "--image" in str(error)
+
+
 def test_a_payload_that_the_head_refuses_ends_the_run(place, monkeypatch):
     """By both ways to it: each knows the SHA-256 that the payload should have."""
     upload = backend._Upload

@@ -49,6 +49,9 @@ QUIET_S = 3.0
 SUSPENDED_S = 5.0
 
 
+#: What helps where workers' versions differ: only images bring others than the notebook's.
+_FITTING = "Build an image that fits: nbtrain image build (in a notebook: %k8s_image build)"
+
 _NOTHING: Item = (None, {"is": ""}, b"")
 
 
@@ -260,7 +263,7 @@ class Head:
         """Refuse workers whose Python or packages are not like the notebook's."""
         for agent in self._agents.here():
             if reasons := misfits(self.request.versions, agent.versions):
-                message = f"its versions are not the notebook's: {'; '.join(reasons)}"
+                message = f"its versions are not the notebook's: {'; '.join(reasons)}\n{_FITTING}"
                 return self._failed(agent.workers[0], "version", message)
         return None
 

@@ -52,7 +52,9 @@ def namespace(cluster: bool) -> Iterator[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of the cluster last: its binaries may be built while the others run."""
     for item in items:
-        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
-            # The first of them may wait for that build; the test itself has its usual time.
+        in_containers = {"docker", "cluster"} & {mark.name for mark in item.iter_markers()}
+        if in_containers and not item.get_closest_marker("timeout"):
+            # The first of them waits for the image's or the binaries' build; the test itself has
+            # its usual time.
             item.add_marker(pytest.mark.timeout(300, func_only=True))
     items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import traceback
@@ -47,6 +48,9 @@ def begin_anew(case):
         tf_keras.backend.set_floatx("float32")
         tf_keras.mixed_precision.set_global_policy("float32")
         tf_keras.utils.set_random_seed(case.seed)
+    # TensorFlow keeps much of what a case has made, and `clear_session` collects garbage: that
+    # would look at all of it once more in every case, and take three quarters of the time.
+    gc.freeze()
 
 
 def as_arguments(data, batch):

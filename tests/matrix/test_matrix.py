@@ -184,6 +184,12 @@ def test_a_step_has_no_collective_that_it_does_not_need(name, count, clusters, t
         assert set(answer["collectives"]) == {count}
 
 
+def test_the_table_in_the_docs_has_every_form():
+    """It is made from a run of the whole matrix: `python -m tests.matrix.table`."""
+    table = (ROOT / "docs" / "keras-support.md").read_text("utf-8")
+    assert [case.name for case in CASES.values() if f"\n| {case.title} | " not in table] == []
+
+
 def compare(case, cluster, plain, results, tmp_path):
     answers, expected = both(case, cluster, plain, tmp_path)
     errors = [a["error"] for a in answers if "error" in a]

@@ -22,7 +22,7 @@ from . import names
 from .client import Client, Object
 from .errors import AlreadyExists, ApiError, NotFound, Unreachable
 from .explain import GONE, PENDING, RUNNING, explain, node_is_lost
-from .failing import Failing
+from .failing import Failing, head_shown
 from .files import PodFiles
 from .images import check_known, chosen_image
 from .manifests import Given, Manifests, owned, owner_reference
@@ -134,11 +134,14 @@ class KubernetesBackend:
         failing = Failing(lambda: self._head_files(client, run.id))
 
         def shown(placement: Placement) -> Placement:
+            if placement.worker is None and upload:
+                placement = upload.shown(placement)
+            if placement.phase != GONE:
+                return placement
+            pods = watch.pods(placement.worker)
             if placement.worker is None:
-                return upload.shown(placement) if upload else placement
-            if placement.phase == GONE:
-                return failing.shown(placement, watch.pods(placement.worker))
-            return placement
+                return head_shown(placement, pods)
+            return failing.shown(placement, pods)
 
         yield from watch.placements(shown=shown)
 

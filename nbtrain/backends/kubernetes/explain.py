@@ -326,8 +326,11 @@ def failures(pods: Iterable[Object], since: float = -math.inf) -> int:
     return sum(not _lacked_head(pod) or _ended_at(pod) >= since for pod in failed)
 
 
-def given_up(placement: Placement, count: int) -> Placement:
-    """Return the placement of a worker of which `count` pods failed before it ever trained."""
+def given_up(placement: Placement, count: int, despite: str) -> Placement:
+    """Return the placement of a head or worker of which `count` pods failed, stuck.
+
+    `despite` says what none of them has come to.
+    """
     fix = placement.fix
     if placement.reason.startswith(_EVICTED):
         fix = "`kubectl describe nodes` shows what they lack; --node-selector names others."
@@ -335,7 +338,7 @@ def given_up(placement: Placement, count: int) -> Placement:
         fix = "`%k8s_doctor --probe` finds out why pods don't reach each other."
     elif not fix:
         fix = "Mind --image, --env and --pod-template."
-    reason = f"{placement.reason}; {count} of its pods have failed, and it has never trained"
+    reason = f"{placement.reason}; {count} of its pods have failed, and {despite}"
     return dataclasses.replace(placement, reason=reason, fix=fix, stuck=True)
 
 
@@ -360,6 +363,13 @@ def _ended_at(pod: Object) -> float:
     # All are RFC 3339 in UTC, which sorts.
     last = max((t for t in times if t), default=pod["metadata"]["creationTimestamp"])
     return datetime.fromisoformat(last).timestamp()
+
+
+def lasted(pod: Object) -> float:
+    """Return for how long the container that failed was at work, in seconds; 0 if none was."""
+    ended = _first_failed(pod.get("status", {}))
+    began = ended[1].get("startedAt") if ended else None
+    return _ended_at(pod) - datetime.fromisoformat(began).timestamp() if began else 0.0
 
 
 # -- Jobs -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from .images import chosen_image
 from .manifests import Given, Manifests
 from .settings import PodSettings
 
-#: Written on top. Client-side apply keeps a copy of each object in an annotation of it, and those
-#: hold less than the runtime in the Secret.
-HEADING = "# kubectl apply --server-side -f FILE   trains this; its results stay in the volume.\n"
+#: Written on top.
+HEADING = "# kubectl apply{} -f FILE   trains this; its results stay in the volume.\n"
+#: Client-side apply keeps a copy of each object, as JSON, in an annotation of it; those may hold
+#: 256 KiB (`TotalAnnotationSizeLimitB` in Kubernetes' validation), less what its name takes.
+LARGEST_COPY = 2**18 - 2**10
 #: Without a notebook nobody fetches the results right away: they lie in the volume.
 LINGER_S = 0
 
@@ -44,7 +47,7 @@ def exported(request: TrainRequest, payload: Path, *, shown: bool = False) -> st
     if chosen.volume:
         chosen = PodSettings.of(request, image=image, wheels=wheels, linger=LINGER_S)
     manifests = Manifests(request, chosen, names.user())
-    given = Given.of(request, runtime_zip(), payload, secrets.token_urlsafe(32))
+    given = Given.of(request, runtime_zip(bytecode=False), payload, secrets.token_urlsafe(32))
     if "payload.bin" not in given.files() and not shown:
         raise BackendError(
             f"the run can't be exported: its payload of {request.payload_bytes:,} bytes does not"
@@ -52,15 +55,17 @@ def exported(request: TrainRequest, payload: Path, *, shown: bool = False) -> st
             "Have dataset() read the data from --volume or a bucket, rather than capture it.",
         )
     made = manifests.all(given)
-    return _yaml([_without_contents(m) for m in made] if shown else made)
+    heading = HEADING.format("" if _fits_client_side(made) else " --server-side")
+    shown_or_made = [_without_contents(m) for m in made] if shown else made
+    text: str = yaml.safe_dump_all(shown_or_made, sort_keys=False, allow_unicode=True, width=100)
+    return heading + text
+
+
+def _fits_client_side(manifests: list[dict[str, Any]]) -> bool:
+    return all(len(json.dumps(one).encode()) < LARGEST_COPY for one in manifests)
 
 
 def _without_contents(manifest: dict[str, Any]) -> dict[str, Any]:
     if manifest["kind"] != "Secret":
         return manifest
     return {**manifest, "data": dict.fromkeys(manifest["data"], "…")}
-
-
-def _yaml(manifests: list[dict[str, Any]]) -> str:
-    text: str = yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True, width=100)
-    return HEADING + text

@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ...backend import Placement
@@ -214,9 +214,9 @@ class RunWatch:
             for mirror in mirrors:
                 mirror.stop()
 
-    def pods(self, worker: int) -> list[Object]:
-        """Return the pods of a worker, those that have ended too."""
-        return [pod for pod in self._pods.objects.values() if worker_of(pod) == worker]
+    def pods(self, worker: int | None) -> list[Object]:
+        """Return the pods of a worker or, for None, of the head, those that have ended too."""
+        return [pod for pod in _at_work(self._pods.objects.values()) if worker_of(pod) == worker]
 
     def _wait(self, tick_s: float) -> None:
         """Wait for a change; several at once are looked at together."""
@@ -251,9 +251,8 @@ class RunWatch:
 def placed(jobs: list[Object], pods: list[Object], events: list[Object]) -> Iterator[Placement]:
     """Yield the placements of a run: of each worker's newest pod, or why it has none."""
     newest: dict[int | None, Object] = {}
-    for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
-        if pod["metadata"].get("labels", {}).get(names.ROLE) in ("head", "worker"):
-            newest[worker_of(pod)] = pod
+    for pod in sorted(_at_work(pods), key=_made_at):
+        newest[worker_of(pod)] = pod
     for role, job in sorted(_by_role(jobs).items()):
         count = int(job.get("spec", {}).get("completions") or 1)
         workers: list[int | None] = [None] if role == "head" else list(range(count))
@@ -262,6 +261,16 @@ def placed(jobs: list[Object], pods: list[Object], events: list[Object]) -> Iter
                 yield _with_job(explain(newest[worker], events), job, events)
             else:
                 yield _without_pod(worker, job, events)
+
+
+def _at_work(pods: Iterable[Object]) -> list[Object]:
+    """Return the pods that train; others may serve the results."""
+    roles = ("head", "worker")
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.ROLE) in roles]
+
+
+def _made_at(pod: Object) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
 
 
 def finished(job: Object) -> bool:
