@@ -18,8 +18,15 @@ GROUPS = {
     "matrix": ("tests/matrix/", "tests/real/"),
     "machine": ("tests/cluster/", "tests/test_contract", "tests/test_docker", "tests/test_kube"),
 }
+#: Takes longest of all, and would have one process work alone at the end.
+FIRST = "tests/test_soak.py"
 #: Tests of other files that are in containers or pods say so by the id of their place.
 OF_MACHINE = ("[docker", "[kubernetes")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)

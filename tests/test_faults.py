@@ -286,7 +286,9 @@ def test_a_head_killed_while_the_model_is_saved(tmp_path, undisturbed):
 def test_a_worker_lost_between_two_generations(tmp_path, undisturbed, number):
     fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=1, batch=2)
     functions = {**BASIC, "callbacks": callbacks(fault)}
-    run = launch(functions, checkpoint_every="2 steps", unresponsive_s=2.0)
+    # One that is stopped before it has met the others is only missed when it is late.
+    late = {"unresponsive_s": 2.0, "start_timeout_s": 40.0}
+    run = launch(functions, checkpoint_every="2 steps", **late)
     begins = after(run, lambda e: isinstance(e, Phase) and e.generation == 2 and e.pid)
     os.kill(begins.pid, number)
     assert_equal_to_plain(run, undisturbed())
