@@ -22,19 +22,16 @@ WINDOW_S = 10.0
 #: Begins to look out for the view of a run; `shown` becomes the seconds from shift-enter to it.
 LOOK_OUT = """() => {
     let pressed = 0;
+    const tell = () => { window.shown = (performance.now() - pressed) / 1000; };
     addEventListener("keydown", (event) => {
         if (event.key === "Enter" && event.shiftKey) pressed = performance.now();
     }, true);
-    window.shown = new Promise((done) => {
-        new MutationObserver((_, observer) => {
-            if (!document.querySelector(".nbt .nbt-title")) return;
-            observer.disconnect();
-            // Of the frame after the one in which it is drawn: that is on the screen by then.
-            requestAnimationFrame(() =>
-                requestAnimationFrame(() => done((performance.now() - pressed) / 1000)),
-            );
-        }).observe(document.body, { childList: true, subtree: true });
-    });
+    new MutationObserver((_, observer) => {
+        if (!document.querySelector(".nbt .nbt-title")) return;
+        observer.disconnect();
+        // The frame after the one in which it is drawn: it is on the screen by then.
+        requestAnimationFrame(() => requestAnimationFrame(tell));
+    }).observe(document.body, { childList: true, subtree: true });
 }"""
 
 
@@ -88,14 +85,16 @@ graphics card: it draws in software), against the same page before the run."""
         program = Path(__file__).with_name("programs.py").read_text("utf-8")
         setup = program.replace("from . import SMALL\n", f"SMALL = {SMALL!r}\n")
         setup += "%load_ext nbtrain"
-        train = "%%k8s_train --backend local --workers 2 --epochs 1 --name appears\n# as above"
+        options = "--backend local --model model --dataset dataset --epochs 1 --name appears"
         with seated(self._browser, self._server) as person:
-            person.write("appears.ipynb", setup, train, "appears.delete()", "")
+            person.write(
+                "appears.ipynb", setup, f"%%k8s_train {options}\n# as above", "appears.delete()", ""
+            )
             person.open("appears.ipynb")
             person.run(0)
             person.page.evaluate(LOOK_OUT)
             person.run(1)
-            seconds: float = person.page.evaluate("() => window.shown")
+            seconds: float = person.page.wait_for_function("window.shown").json_value()
             person.run(2)
         return seconds
 

@@ -13,7 +13,7 @@ PROGRAM = """
 import resource, sys
 from nbtrain.runtime import memory
 
-if sys.argv[1] == "kept":
+if sys.argv[1] != "as it is":
     memory.keep_freed()
 
 def rounds(count):
@@ -21,6 +21,8 @@ def rounds(count):
         blocks = [bytearray(1 << 20) for _ in range(16)]
 
 rounds(5)
+if sys.argv[1] == "given back":
+    memory.give_back()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 rounds(20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -44,6 +46,7 @@ def faults(*arguments: str, **environment: str) -> int:
 def test_what_is_freed_is_kept_and_used_again():
     assert faults("kept") < 100
     assert faults("as it is") > 1000
+    assert faults("given back") > 1000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")

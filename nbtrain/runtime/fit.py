@@ -185,6 +185,7 @@ class _Training:
                 )
         except Stopped:
             pass
+        memory.give_back()  # saving takes memory as well
         return model, reporter
 
     def _reporter(self, model: Any, data: data_module.Data, callbacks: list[Any]) -> Reporter:

@@ -14,8 +14,8 @@ _COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_con
 #: What the C++ library writes when an allocation fails, before it aborts the process.
 _SIGN = b"std::bad_alloc"
 #: Parameters of glibc's mallopt(3), by their numbers in malloc.h; values are C's int.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_INT_MAX = 2**31 - 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_INT_MAX, _LARGEST_KEPT, _TRIM_BY_DEFAULT = 2**31 - 1, 2**25, 2**17
 #: How a user sets these.
 _TUNED = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
@@ -29,17 +29,28 @@ def limit(size: int) -> None:
 def keep_freed() -> None:
     """Have malloc keep what is freed from now on, for what is allocated next.
 
-    By itself glibc takes the tensors of a step from the kernel and gives them back, and the kernel
-    has to clear each page again: 4100 page faults in a step of a small convolutional network, 17 of
-    its 45 ms. Kept, it is 15 faults and 27 ms; the process stays as big as a step makes it.
+    By itself glibc may take the tensors of a step from the kernel and give them back, and the
+    kernel has to clear each page again: 4100 page faults in a step of a small convolutional
+    network, 17 of its 45 ms. Kept, it is 15 faults and 27 ms. Blocks of more than 32 MiB, the
+    most that glibc's heap takes, still go back at once; their pages are the least of their cost.
     Not where there is another malloc, or where the user has set glibc's: see mallopt(3).
     """
+    _mallopt((_M_MMAP_THRESHOLD, _LARGEST_KEPT), (_M_TRIM_THRESHOLD, _INT_MAX))
+
+
+def give_back() -> None:
+    """Have malloc give back what it has kept, and what is freed from now on."""
+    _mallopt((_M_TRIM_THRESHOLD, _TRIM_BY_DEFAULT))
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _mallopt(*settings: tuple[int, int]) -> None:
     if any(name.startswith(_TUNED) for name in os.environ):
         return
     with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _INT_MAX)
+        for parameter, value in settings:
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def resident() -> int:

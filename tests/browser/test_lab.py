@@ -224,7 +224,9 @@ def test_the_docs_show_a_run_of_the_digits_notebook(person):
     recorded(home, "pictures-1", "pictures", now - 84 * HOUR, generated.FILE)
     example = nbformat.read(ROOT / "example_notebooks" / "01_digits.ipynb", as_version=4)
     tagged = {tag: c.source for c in example.cells for tag in c.metadata.get("tags", ())}
-    person.write("digits.ipynb", tagged["data"], "%load_ext nbtrain", tagged["train"])
+    long = tagged["train"].replace("--epochs 5", "--epochs 40")  # five are over in a moment
+    assert long != tagged["train"]
+    person.write("digits.ipynb", tagged["data"], "%load_ext nbtrain", long)
     person.theme("Light")
     page.set_viewport_size({"width": 1280, "height": 1100})
     person.open("digits.ipynb")
@@ -232,7 +234,7 @@ def test_the_docs_show_a_run_of_the_digits_notebook(person):
     for index in range(3):
         person.run(index)
     view = person.view(2)
-    expect(view.locator(".nbt-title")).to_contain_text("epoch 4/5")
+    expect(view.locator(".nbt-title")).to_contain_text(re.compile(r"epoch [123]\d/40"))
     expect(view.locator(".nbt-plot")).to_have_count(2)
     expect(view.locator(".nbt-worker").first).to_contain_text(re.compile(r"[1-9]\d* examples/s"))
     expect(rows).to_have_count(3)
@@ -327,10 +329,9 @@ def test_launcher_opens_an_example_that_trains(person):
     expect(shown).to_contain_text("spirals")
     person.idle()
     person.menu("Run", "Run All Cells")
-    view = shown.locator(".jp-OutputArea-output .nbt")
-    expect(view.locator(".nbt-title")).to_contain_text("epoch 2/10")
-    view.get_by_role("button", name="Stop").click()
-    expect(view.locator(".nbt-title")).to_contain_text(re.compile("stopped|trained"))
+    title = shown.locator(".jp-OutputArea-output .nbt .nbt-title")
+    expect(title).to_contain_text(re.compile(r"epoch \d+/10"))
+    expect(title).to_contain_text("trained")
 
 
 def test_options_of_the_first_line_complete_and_the_others_stay_python(person):
