@@ -65,15 +65,28 @@ def main(arguments: list[str]) -> int:
             failed += browser_tests(lacking)
         if in_ci():
             failed += [f"the tests marked `{name}`, which have to run in CI" for name in lacking]
-            failed += [f"{thing} is left behind" for thing in sorted(things(lacking) - before)]
+            failed += [f"{thing} is left behind" for thing in sorted(left(before, lacking))]
         return verdict(failed, left_out(lacking))
 
 
+def left(before: set[str], lacking: Lacking) -> set[str]:
+    """Return what is there and was not before; what was told to end has a moment for it."""
+    deadline = time.monotonic() + 10
+    while (found := things(lacking) - before) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
 def things(lacking: Lacking) -> set[str]:
-    """Return CI's containers, networks, volumes and mounts; elsewhere others may make some."""
-    if not in_ci() or "docker" in lacking:
+    """Return CI's processes, containers, networks, volumes and mounts.
+
+    Elsewhere others may make some.
+    """
+    if not in_ci():
         return set()
-    found = set()
+    found = {f"the process {line}" for line in processes()}
+    if "docker" in lacking:
+        return found
     for kind, words in LISTS.items():
         said = subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
         found |= {f"the {kind} {name}" for name in said.split()}
@@ -82,6 +95,17 @@ def things(lacking: Lacking) -> set[str]:
     own = ("/run/docker/", "/var/lib/docker/")
     points = {line.split()[1] for line in mounts}
     return found | {f"the mount {point}" for point in points if not point.startswith(own)}
+
+
+def processes() -> set[str]:
+    """Return the number and the command of each process of this checkout, its runs and clusters."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            command = path.read_text("utf-8", "replace").replace("\0", " ").strip()
+            if "nbtrain" in command or str(ROOT) in command:
+                found.add(f"{path.parent.name} ({command[:200]})")
+    return found
 
 
 def checks() -> list[str]:

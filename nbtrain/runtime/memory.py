@@ -31,8 +31,9 @@ def keep_freed() -> None:
 
     By itself glibc may take the tensors of a step from the kernel and give them back, and the
     kernel has to clear each page again: 4100 page faults in a step of a small convolutional
-    network, 17 of its 45 ms. Kept, it is 15 faults and 27 ms. Blocks of more than 32 MiB, the
-    most that glibc's heap takes, still go back at once; their pages are the least of their cost.
+    network, 17 of its 45 ms. Kept, it is 15 faults and 27 ms. (Whether it does depends on what
+    was allocated before.) Blocks of more than 32 MiB, the most that glibc's heap takes, still go
+    back at once: kept, those of a big model had workers with 2 GiB run out of memory.
     Not where there is another malloc, or where the user has set glibc's: see mallopt(3).
     """
     _mallopt((_M_MMAP_THRESHOLD, _LARGEST_KEPT), (_M_TRIM_THRESHOLD, _INT_MAX))
