@@ -19,7 +19,7 @@ from .backends.local import LocalBackend, available_memory
 from .errors import BackendError, RehearsalFailed
 from .formats import one_line
 from .runtime import events, reading
-from .runtime.events import Ended, Failed
+from .runtime.events import COUPLED, Ended, Failed, Warned
 from .runtime.request import TrainRequest
 from .runtime.rundir import RunDir
 
@@ -32,7 +32,10 @@ _MISTAKES = ("user", "refused")
 
 
 def rehearse(request: TrainRequest, payload: Path, say: Callable[[str], None]) -> str:
-    """Train one step of a run here, on a few examples; returns what was in the way, or "".
+    """Train one step of a run here, on a few examples.
+
+    Returns what the user should know: what was in the way, or a loss that several workers can't
+    compute; "" if there is nothing.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def rehearse(request: TrainRequest, payload: Path, say: Callable[[str], None]) -
     RehearsalFailed
         If the user's functions raise, or give what would be refused.
     """
-    began = time.monotonic()
+    began, found = time.monotonic(), ""
     with _started(request, payload) as rundir:
         if rundir is None:
             return _unrehearsed("no local process could be started")
@@ -54,10 +57,12 @@ def rehearse(request: TrainRequest, payload: Path, say: Callable[[str], None]) -
             say("rehearsing one step on this machine")
             if time.monotonic() - began > LIMIT_S:
                 return _unrehearsed(f"it took longer than {LIMIT_S:g} s")
+            if isinstance(event, Warned) and event.code == COUPLED:
+                found = event.message
             if isinstance(event, Failed):
                 return _judged(event)
             if isinstance(event, Ended):
-                return ""
+                return found
     return _unrehearsed("the local process is gone")
 
 

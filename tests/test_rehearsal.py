@@ -110,7 +110,96 @@ def fails_in_the_step():
     return m
 
 
+def with_step(loss, *layers):
+    """Return a function that returns a model whose own train_step has this loss, by its outputs."""
+
+    def model():
+        import keras
+        import tensorflow as tf
+
+        class Own(keras.Model):
+            def __init__(self):
+                super().__init__()
+                kinds = (getattr(keras.layers, name) for name in layers)
+                self.body = [kind() for kind in kinds]
+                self.out = keras.layers.Dense(2)
+                self.other = keras.optimizers.Adam()
+
+            def call(self, x, training=False):
+                for layer in self.body:
+                    x = layer(x, training=training)
+                return self.out(x)
+
+            def train_step(self, data):
+                x, y = data
+                with tf.GradientTape() as tape:
+                    value = loss(self, y, self(x, training=True))
+                grads = tape.gradient(value, self.trainable_variables)
+                self.other.apply_gradients(zip(grads, self.trainable_variables, strict=True))
+                return {"loss": value}
+
+        m = Own()
+        m.compile("sgd", "sparse_categorical_crossentropy")
+        return m
+
+    return model
+
+
+def mean_by_hand(self, y, p):
+    import keras
+
+    return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, p, from_logits=True))
+
+
+def sum_by_hand(self, y, p):
+    import keras
+
+    return keras.ops.einsum("ij->", p * p)
+
+
+def contrastive(self, y, p):
+    import keras
+
+    logits = keras.ops.matmul(p, keras.ops.transpose(p))
+    own = keras.ops.arange(keras.ops.shape(p)[0])
+    return keras.ops.mean(keras.ops.sparse_categorical_crossentropy(own, logits, from_logits=True))
+
+
+def of_an_object(self, y, p):
+    import keras
+
+    return keras.losses.Dice()(keras.ops.one_hot(y, 2), p)
+
+
+def compiled(self, y, p):
+    return self.compute_loss(y=y, y_pred=p)
+
+
 # -- what a rehearsal lets pass -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [contrastive, sum_by_hand])
+def test_a_step_whose_examples_do_not_count_one_by_one_is_told(loss):
+    said = rehearse({"model": with_step(loss)}, workers=2)
+    assert "not the mean of those of its halves" in said
+    assert "self.compute_loss" in said
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        with_step(mean_by_hand),
+        with_step(compiled),
+        with_step(of_an_object),  # all workers' examples go into that, and into this layer
+        with_step(mean_by_hand, "BatchNormalization"),
+    ],
+)
+def test_a_step_that_is_right_or_can_not_be_compared_passes(model):
+    assert rehearse({"model": model}, workers=2) == ""
+
+
+def test_one_worker_has_all_examples():
+    assert rehearse({"model": with_step(contrastive)}, workers=1) == ""
 
 
 def test_a_run_that_is_fine_is_started_and_no_file_of_the_user_is_touched(tmp_path, capsys):

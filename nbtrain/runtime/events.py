@@ -152,6 +152,10 @@ class Saved(Event):
     sha256: str = ""
 
 
+#: The code of the one warning of a rehearsal that is told, since the run itself can't give it.
+COUPLED = "coupled-step"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Warned(Event):
     """Something that the user ought to know; `code` is stable, `message` is for reading."""

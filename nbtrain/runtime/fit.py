@@ -157,14 +157,14 @@ class _Training:
         validation = self._data("validation")
         if self.job.request.shard == "file" and self.workers > 1:
             shard.by_file(train_data.arguments["x"], self.workers)
-            self._warn([("shard-file", _BY_FILE)])
+            self.warn([("shard-file", _BY_FILE)])
         for role, data in (("dataset", train_data), ("validation", validation)):
             same_data.check_before(data, role, self.strategy)
         own = framework.of_model(model)
         if self.workers > 1 and validation is not None and validation.is_generator:
             _check_generator(own)
         callbacks = self._callbacks(own.callbacks)
-        self._warn(own.check_compiled(model, self.strategy, self.workers))
+        self.warn(own.check_compiled(model, self.strategy, self.workers))
         return Prepared(model, train_data, validation, callbacks)
 
     def fitted(self) -> tuple[Any, Reporter]:
@@ -318,7 +318,7 @@ class _Training:
             return None
         return checkpoint.State(initial["epoch"], 0, initial["variables"])
 
-    def _warn(self, warnings: list[tuple[str, str]]) -> None:
+    def warn(self, warnings: list[tuple[str, str]]) -> None:
         if self.job.chief:
             for code, message in warnings:
                 self.control.say(Warned(code=code, message=message, worker=0))
@@ -341,7 +341,7 @@ class _Training:
         try:
             framework.of_model(model).save(model, str(path))
         except Exception as error:  # a custom layer without get_config: the weights are there
-            self._warn([("model-file", f"no {RunDir.MODEL} was written: {error}")])
+            self.warn([("model-file", f"no {RunDir.MODEL} was written: {error}")])
             return
         self.control.send_file("model", RunDir.MODEL, [path.read_bytes()])
         path.unlink()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from . import checkpoint, framework
+from . import checkpoint, framework, halves
 from .data import Data
+from .events import COUPLED
 
 if TYPE_CHECKING:
     from .fit import _Training
@@ -44,6 +45,9 @@ def rehearse(training: _Training) -> None:
         begun = training.resume(prepared.callbacks)
         if begun is not None:
             checkpoint.restore(prepared.model, begun.variables)
+    several, model = training.job.request.rehearses > 1, prepared.model
+    if several and halves.is_coupled(model, data, training.strategy):
+        training.warn([(COUPLED, halves.MESSAGE)])
 
 
 def few(data: Data) -> Data:

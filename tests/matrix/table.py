@@ -33,8 +33,11 @@ from the outputs of all workers. So is a `Loss` object of Keras that you call in
 your own (`keras.losses.Dice()(y, p)`). That is not possible for what else you compute there: such
 losses are taken for means over the examples. Two things in the source bring a warning: a sum over
 the batch (`tf.reduce_sum`) that is not divided by a number of examples (`tf.shape(x)[0]`), and a
-coupled loss of Keras called as a function (`keras.losses.dice`, `tversky`, `circle`). Others go
-unnoticed. Train one epoch with `--workers 1` and with `--workers 2` and compare, if in doubt.
+coupled loss of Keras called as a function (`keras.losses.dice`, `tversky`, `circle`). And a
+rehearsal, which runs in containers and pods have, compares the gradients of a few examples with
+those of their halves where a `train_step` computes its loss by itself, and warns if they are not
+the mean. Others go unnoticed. Train one epoch with `--workers 1` and with `--workers 2` and
+compare, if in doubt.
 
 A layer of your own with state brings a warning. One that counts calls is right; one that counts
 *examples* counts those of one worker, and in an uneven batch, where the workers' numbers differ,
