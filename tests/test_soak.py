@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_runs_with_faults_at_random_moments_end_as_if_nothing_had_happened(tmp_path):
     report = tmp_path / "soak.md"
     command = [sys.executable, "-m", "tests.soak", "--runs", "20", "--report", str(report)]
