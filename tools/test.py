@@ -25,8 +25,9 @@ BIN = Path(sys.executable).parent
 #: Where pytest writes which tests it skipped, and why (see tests/conftest.py).
 SKIPPED = ROOT / ".pytest_cache" / "skipped"
 
-#: Several processes run tests: much of a run's time is waiting, for processes that start or die.
-SEVERAL = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2)))]
+#: Several processes run tests: the matrix, those of containers, and the others; of the last two
+#: much of the time is waiting, for processes and pods that start or die.
+SEVERAL = ["--numprocesses", str(min(4, max(3, os.cpu_count() or 3)))]
 #: What the tests of a marker need and this machine does not have, in a line each.
 Lacking = dict[str, list[str]]
 
