@@ -6,7 +6,6 @@
  */
 
 import { h, say } from './dom';
-import { Focus, leave, takeOver } from './left';
 import { LogPanel } from './logs';
 import { Paced } from './paced';
 import { draw } from './plot';
@@ -85,7 +84,6 @@ export function createRunView(
       if (first) {
         // At once, so that the output has its size from the beginning.
         drawing.draw(view);
-        void drawing.takeOver();
       } else {
         pace.every = view.workers.length > NUMBERED ? MANY_DRAWN_EVERY : DRAWN_EVERY;
         pace.ask(ask, !view.live);
@@ -96,7 +94,6 @@ export function createRunView(
       watcher?.disconnect();
       pace.hold();
       cancelAnimationFrame(frame);
-      drawing.leave();
       drawing.dispose();
       element.replaceChildren();
     }
@@ -125,13 +122,9 @@ class Drawing {
   private readonly buttons: Buttons;
   private readonly logs: LogPanel | null;
   private readonly last = new Map<string, string>();
-  private readonly focus = new Focus(this.root);
   private view: RunView | null = null;
 
-  constructor(
-    host: RunHost,
-    private readonly there?: Promise<boolean>
-  ) {
+  constructor(host: RunHost, there?: Promise<boolean>) {
     this.logs = host.log ? new LogPanel(host.log.bind(host)) : null;
     this.buttons = new Buttons(host, {
       logs: this.logs ? () => this.toggleLogs() : undefined,
@@ -175,27 +168,6 @@ class Drawing {
   toggleLogs(open?: boolean): void {
     if (this.logs && this.view) {
       this.buttons.pressed(this.logs.toggle(open, this.view.name));
-    }
-  }
-
-  /** Open what was open in the view in whose place this one is. */
-  async takeOver(): Promise<void> {
-    const opened = this.view && takeOver(this.view.id);
-    if (!opened || (await this.there) === false) {
-      return;
-    }
-    if (opened.logs && this.logs) {
-      this.logs.choose(opened.logs);
-      this.toggleLogs(true);
-    }
-    this.focus.restore(opened.focus);
-  }
-
-  leave(): void {
-    const logs = this.logs?.chosen ?? null;
-    const focus = this.focus.held;
-    if (this.view && (logs || focus)) {
-      leave(this.view.id, { logs, focus });
     }
   }
 
