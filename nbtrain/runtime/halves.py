@@ -97,13 +97,13 @@ def _gradients(model: keras.Model, batch: Any, strategy: tf.distribute.Strategy)
     """Return what a step hands to the model's optimizers, which do not apply it."""
     found: list[Any] = []
 
-    def take(grads: Any, trainable_variables: Any = None) -> None:
+    def take(_optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
         found.extend(np.asarray(tf.convert_to_tensor(g)) for g in grads if g is not None)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(strategy.scope())
         for kind in {type(one) for one in _optimizers(model)}:
-            stack.enter_context(mock.patch.object(kind, "apply", lambda _, *a, **k: take(*a, **k)))
+            stack.enter_context(mock.patch.object(kind, "apply", take))
         strategy.run(model.train_step, args=(batch,))
     return found
 

@@ -56,8 +56,9 @@ def exported(request: TrainRequest, payload: Path, *, shown: bool = False) -> st
         )
     made = manifests.all(given)
     heading = HEADING.format("" if _fits_client_side(made) else " --server-side")
-    shown_or_made = [_without_contents(m) for m in made] if shown else made
-    text: str = yaml.safe_dump_all(shown_or_made, sort_keys=False, allow_unicode=True, width=100)
+    if shown:
+        made = [_without_contents(manifest) for manifest in made]
+    text: str = yaml.safe_dump_all(made, sort_keys=False, allow_unicode=True, width=100)
     return heading + text
 
 

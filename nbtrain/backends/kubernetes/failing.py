@@ -63,9 +63,10 @@ class Failing:
 
 def head_shown(placement: Placement, pods: Sequence[Object]) -> Placement:
     """Return the placement of a head with these pods, stuck if it is hopeless."""
-    if failures(pods) < TRIES or any(lasted(pod) > BRIEF_S for pod in pods):
+    count = failures(pods)
+    if count < TRIES or any(lasted(pod) > BRIEF_S for pod in pods):
         return placement
-    return given_up(placement, failures(pods), f"none was at work for {BRIEF_S:g} s")
+    return given_up(placement, count, f"none was at work for {BRIEF_S:g} s")
 
 
 def _event(line: bytes) -> Event | None:
