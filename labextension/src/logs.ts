@@ -1,6 +1,7 @@
 /** The logs of a run's workers: follow, search, download. */
 
 import { h, say } from './dom';
+import { Opened } from './left';
 import { LogPiece } from './run';
 import { Sight } from './sight';
 
@@ -88,6 +89,19 @@ export class LogPanel {
       void this.tick();
     }
     return !this.element.hidden;
+  }
+
+  /** What a person has chosen here; null while it is closed. */
+  get chosen(): Opened['logs'] {
+    const { selectedIndex: worker } = this.worker;
+    const [follow, search] = [this.follow.checked, this.search.value];
+    return this.element.hidden ? null : { worker, follow, search };
+  }
+
+  choose({ worker, follow, search }: NonNullable<Opened['logs']>): void {
+    this.worker.selectedIndex = worker;
+    this.follow.checked = follow;
+    this.search.value = search;
   }
 
   seen(seen: boolean): void {

@@ -12,6 +12,11 @@ const MIME = 'application/vnd.nbtrain.run+json';
 class KeptRun extends Widget implements IRenderMime.IRenderer {
   private view: View | null = null;
 
+  constructor() {
+    super();
+    this.node.dataset.mimeType = MIME; // as JupyterLab's own renderers have it
+  }
+
   renderModel(model: IRenderMime.IMimeModel): Promise<void> {
     const data = model.data[MIME] as unknown as RunView;
     this.view?.dispose();

@@ -6,6 +6,7 @@
  */
 
 import { h, say } from './dom';
+import { Focus, forget, Leaving, Opened, remember, takeOver } from './left';
 import { LogPanel } from './logs';
 import { Paced } from './paced';
 import { draw } from './plot';
@@ -84,6 +85,7 @@ export function createRunView(
       if (first) {
         // At once, so that the output has its size from the beginning.
         drawing.draw(view);
+        void drawing.takeOver();
       } else {
         pace.every = view.workers.length > NUMBERED ? MANY_DRAWN_EVERY : DRAWN_EVERY;
         pace.ask(ask, !view.live);
@@ -101,7 +103,7 @@ export function createRunView(
 }
 
 /** The elements of one view; each part is drawn anew only where its data changed. */
-class Drawing {
+class Drawing implements Leaving {
   readonly root = h('div', { class: 'nbt', role: 'group' });
   private readonly name = h('strong', { class: 'nbt-runname' });
   private readonly doing = h('strong');
@@ -122,9 +124,13 @@ class Drawing {
   private readonly buttons: Buttons;
   private readonly logs: LogPanel | null;
   private readonly last = new Map<string, string>();
+  private readonly focus = new Focus(this.root);
   private view: RunView | null = null;
 
-  constructor(host: RunHost, there?: Promise<boolean>) {
+  constructor(
+    host: RunHost,
+    private readonly there?: Promise<boolean>
+  ) {
     this.logs = host.log ? new LogPanel(host.log.bind(host)) : null;
     this.buttons = new Buttons(host, {
       logs: this.logs ? () => this.toggleLogs() : undefined,
@@ -171,6 +177,28 @@ class Drawing {
     }
   }
 
+  /** Open what is open in the view in whose place this one is. */
+  async takeOver(): Promise<void> {
+    const opened = takeOver(this.run);
+    remember(this);
+    if (!opened || (await this.there) === false) {
+      return;
+    }
+    if (opened.logs && this.logs) {
+      this.logs.choose(opened.logs);
+      this.toggleLogs(true);
+    }
+    this.focus.restore(opened.focus);
+  }
+
+  get run(): string {
+    return this.view?.id ?? '';
+  }
+
+  get opened(): Opened {
+    return { logs: this.logs?.chosen ?? null, focus: this.focus.held };
+  }
+
   seen(seen: boolean): void {
     this.logs?.seen(seen);
     if (seen) {
@@ -181,6 +209,7 @@ class Drawing {
   }
 
   dispose(): void {
+    forget(this);
     this.pace.hold();
     this.logs?.dispose();
     this.buttons.dispose();

@@ -1,4 +1,4 @@
-import { RunHost, RunView } from '../src/run';
+import { LogPiece, RunHost, RunView } from '../src/run';
 import { createRunView } from '../src/view';
 import { VIEW } from './data';
 
@@ -161,6 +161,36 @@ test('logs are read from the end, searched, and follow the worker that is chosen
   worker.dispatchEvent(new Event('change'));
   await new Promise(resolve => setTimeout(resolve));
   expect(text.textContent).toBe('w1\nloss\n');
+});
+
+test('what is open stays open in the view that takes its place, and has the focus', async () => {
+  const log = (worker: number, offset: number): Promise<LogPiece> =>
+    Promise.resolve({ text: `w${worker}\nloss\n`, offset, next: 8, full: false });
+  const live = shown({ log });
+  document.body.append(live.element);
+  button(live.element, 'Logs')!.click();
+  live.element.querySelector('select')!.selectedIndex = 1;
+  const search = live.element.querySelector<HTMLInputElement>('input[type=search]')!;
+  search.value = 'w1';
+  search.focus();
+  const there = Promise.resolve(true);
+  const beside = document.createElement('div');
+  createRunView(beside, { log }, there).update(VIEW);
+  live.element.remove();
+  const kept = document.createElement('div');
+  document.body.append(kept);
+  createRunView(kept, { log }, there).update({ ...VIEW, live: false });
+  live.view.dispose(); // it is told later that it is over
+  await new Promise(resolve => setTimeout(resolve));
+  expect(beside.querySelector<HTMLElement>('.nbt-logs')!.hidden).toBe(true);
+  expect(kept.querySelector<HTMLElement>('.nbt-logs')!.hidden).toBe(false);
+  expect(kept.querySelector('.nbt-log')!.textContent).toBe('w1');
+  expect(document.activeElement).toBe(kept.querySelector('input[type=search]'));
+  const another = document.createElement('div');
+  createRunView(another, { log }, there).update({ ...VIEW, live: false });
+  await new Promise(resolve => setTimeout(resolve));
+  expect(another.querySelector<HTMLElement>('.nbt-logs')!.hidden).toBe(true);
+  kept.remove();
 });
 
 describe('the strip of workers', () => {

@@ -109,6 +109,10 @@ def test_run_is_followed_attached_again_and_stopped_while_the_kernel_is_blocked(
     expect(person.cell(4).locator(".jp-OutputArea-output")).to_contain_text("Sequential")
     expect(sidebar.locator(".nbt-doing")).to_have_text("stopped")
 
+    # the report that is kept takes the place of the live one, and the log stays open
+    kept = person.cell(3).locator('[data-mime-type="application/vnd.nbtrain.run+json"]')
+    expect(kept.get_by_role("log")).to_contain_text("Epoch 2/300")
+
 
 def progress_moves(view):
     steps = view.get_by_role("progressbar", name="steps")
