@@ -165,9 +165,9 @@ class FileHandler(_Handler):
         run = await self.found(run_id)
         if path not in {entry["path"] for entry in await self.told(_index, run)}:
             raise web.HTTPError(404, "There is no such file.")
-        name = path.rpartition("/")[2].replace('"', "")
         self.set_header("Content-Type", "application/octet-stream")
-        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        # Without a name: that of the address, or the one that a link proposes.
+        self.set_header("Content-Disposition", "attachment")
         with contextlib.suppress(StreamClosedError):  # they have cancelled the download
             async for piece in _in_thread(run.read(path)):
                 self.write(piece)

@@ -7,6 +7,8 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from nbtrain.runtime.rundir import RunDir
+
 from ..harness import until
 from ..recordings import generated
 from ..recordings.directories import GoingOn, recorded
@@ -64,18 +66,56 @@ def test_context_menu_copies_the_name_and_opens_the_logs(person, home):
     assert pasted(page) == "nbtrain.attach('digits-1')"
 
 
-def test_palette_opens_the_newest_run(person, home):
+def test_context_menu_opens_a_run_downloads_its_model_and_deletes_it(person, home):
+    page = person.page
+    (recorded(home, "digits-1", "digits") / RunDir.MODEL).write_bytes(b"a model")
+    person.enter()
+    row = person.sidebar().locator('[data-run="digits-1"]')
+    row.click(button="right")
+    person.menu("Open run")
+    tab = page.locator(".nbt-tab")
+    expect(tab.get_by_role("tab", name="Overview")).to_have_attribute("aria-selected", "true")
+    row.click(button="right")
+    with page.expect_download() as download:
+        person.menu("Download model")
+    assert download.value.suggested_filename == "digits.keras"
+    assert download.value.path().read_bytes() == b"a model"
+    for answer, left in (("Cancel", 1), ("Delete", 0)):
+        row.click(button="right")
+        person.menu("Delete…")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Delete digits?")
+        dialog.get_by_role("button", name=answer).click()
+        expect(row).to_have_count(left)
+    expect(tab).to_have_count(0)
+
+
+def test_palette_and_keys_are_about_the_newest_run(person, home):
     page = person.page
     recorded(home, "digits-1", "digits")
     recorded(home, "letters-1", "letters", 2.0)
     person.enter()
-    expect(person.sidebar().locator(".nbt-run")).to_have_count(2)
+    # the sidebar itself: nothing of a run has been touched yet
+    page.keyboard.press("Control+Alt+r")
+    expect(page.locator(".nbt-sidebar .nbt-run")).to_have_count(2)
+    page.keyboard.press("Control+Alt+l")
+    tab = page.locator(".nbt-tab")
+    expect(tab.get_by_role("tab", name="Logs")).to_have_attribute("aria-selected", "true")
+    chosen(page, "Open run: letters")
+    expect(tab.locator(".nbt-title")).to_contain_text("letters")
+    chosen(page, "Copy name: letters")
+    until(lambda: pasted(page) == "letters")
+    chosen(page, "New example notebook")
+    expect(page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")).to_contain_text("spirals")
+    person.idle()
+
+
+def chosen(page, command):
+    """Choose a command from the palette."""
     page.keyboard.press("Control+Shift+c")
-    page.keyboard.type("Open run: letters")
-    entry = page.locator(".lm-CommandPalette-item", has_text="Open run: letters")
-    expect(entry).to_be_visible()
+    page.keyboard.type(command)
+    expect(page.locator(".lm-CommandPalette-item", has_text=command)).to_be_visible()
     page.keyboard.press("Enter")
-    expect(page.locator(".nbt-tab .nbt-title")).to_contain_text("letters")
 
 
 def test_settings_switch_off_status_bar_and_notifications(person, home):
