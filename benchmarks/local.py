@@ -52,7 +52,7 @@ same model and data, its own training loop (Keras 3's `fit` does not run under t
                 samples["large.returned"],
                 samples["large.once"],
             ),
-            Measure("The cell returns", "s", 0.1, samples["warm.returned"]),
+            Measure("The cell returns, after packing", "s", 0.1, samples["warm.returned"]),
             Measure("Killed trainer to training again", "s", 5.0, samples["killed.again"]),
             Measure("`import nbtrain`", "s", 0.3, samples["imports.import"]),
             Measure("`%load_ext nbtrain`", "s", 0.3, samples["imports.load_ext"]),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cell import first_step, rate, train, warm_up
+from .cell import first_step, noted_packing, rate, train, warm_up
 
 if TYPE_CHECKING:
     import nbtrain
@@ -35,7 +35,7 @@ def trained(options: dict[str, Any]) -> dict[str, float]:
 
     if options.pop("warm", False):
         warm_up()
-    packed = _noted_packing()
+    packed = noted_packing()
     began = time.time()
     run = train(**options)
     returned = time.time()
@@ -75,22 +75,6 @@ def copied(options: dict[str, Any]) -> dict[str, float]:
         "there": size / (upload + handed_on) / 1e6,
         "back": weights / back / 1e6,
     }
-
-
-def _noted_packing() -> list[float]:
-    """Return a list that gets the time at which packing ends."""
-    from nbtrain import payload
-
-    ended, pack = [], payload.pack
-
-    def noted(*arguments: Any, **options: Any) -> payload.Packed:
-        try:
-            return pack(*arguments, **options)
-        finally:
-            ended.append(time.time())
-
-    payload.pack = noted
-    return ended
 
 
 def _model_of(size: int) -> Callable[[], Any]:
