@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -35,7 +36,8 @@ class Kubernetes(Section):
 the same image ([benchmarks/kubernetes.py](../benchmarks/kubernetes.py)), on the tests' cluster of
 two nodes, which share this machine; a worker has {CORES} core and 2 GiB of memory here and there.
 The raw copies are an HTTP `PUT` and `GET` through the API server's pod proxy, of a pod that does
-nothing else ([benchmarks/copying.py](../benchmarks/copying.py))."""
+nothing else ([benchmarks/copying.py](../benchmarks/copying.py)); the one writes what comes to a
+file, the other keeps it in memory, as nbtrain does, which computes two SHA-256 besides."""
     notes = """\
 - *Cell to the end of the first step* is the first cell of a notebook that trains on pods: with
   packing, the import of the Kubernetes client, and head, volume and all else that a run consists
@@ -179,9 +181,10 @@ class ByHand:
             pass
 
     def _get(self, name: str) -> None:
+        kept = io.BytesIO()
         with self._open("GET", name) as response:
-            while response.read1(1 << 20):
-                pass
+            while data := response.read1(1 << 20):
+                kept.write(data)
 
     def _open(self, method: str, name: str, **options: Any) -> Any:
         from nbtrain.backends.kubernetes.client import Client

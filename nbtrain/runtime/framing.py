@@ -7,10 +7,13 @@ off, so a reader knows the end of a file from the end of a connection.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from .errors import Corrupt
 
@@ -23,9 +26,46 @@ LARGEST = 64 << 20
 HEARTBEAT_S = 1.0
 
 
+class _Digest:
+    """A SHA-256 of much data, computed in a thread beside what else is done with it.
+
+    It takes about as long as decrypting the data does; `hashlib` lets other threads run meanwhile.
+    """
+
+    #: The first bytes are not worth a thread; so many.
+    SMALL = 1 << 22
+    #: Pieces that may wait to be taken in.
+    WAITING = 8
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+        self._waiting: deque[Future[None]] = deque()
+
+    def update(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size < self.SMALL:
+            self._sha256.update(piece)
+            return
+        if len(self._waiting) == self.WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(_beside().submit(self._sha256.update, piece))
+
+    def digest(self) -> bytes:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._sha256.digest()
+
+
+@functools.cache
+def _beside() -> ThreadPoolExecutor:
+    """Return the thread: one, so that pieces are taken in in their order."""
+    return ThreadPoolExecutor(1, "nbtrain-sha256")
+
+
 def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield pieces as frames; of the empty ones, which a followed file has many of, only some."""
-    digest = hashlib.sha256()
+    digest = _Digest()
     spoke = time.monotonic()
     for piece in pieces:
         now = time.monotonic()
@@ -56,7 +96,7 @@ class Unframer:
 
     def __init__(self) -> None:
         self.sealed = False
-        self._digest = hashlib.sha256()
+        self._digest = _Digest()
         self._header = b""
         self._left = 0  # of the frame that is on its way
 
