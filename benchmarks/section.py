@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,11 +57,24 @@ class Section(ABC):
         """Return the lines of the table with the goals of the project."""
 
 
+#: The modules that are measured, beside which a notebook would lie.
+MEASURED = ("__init__.py", "cell.py", "placed.py", "programs.py")
+
+
 def in_fresh_process(module: str, *arguments: str) -> dict[str, float]:
-    """Run a module of the benchmarks and return the numbers that it prints last."""
+    """Run a module of the benchmarks and return the numbers that it prints last.
+
+    It runs in a folder of its own: the modules that lie beside a notebook, and those that they
+    import, travel with its functions, and that would be all of the benchmarks and tests.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    # TensorFlow writes to stderr whatever it is told; shown where something went wrong.
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, "benchmarks")
+        package.mkdir()
+        for name in MEASURED:
+            shutil.copy(Path(__file__).with_name(name), package)
+        # TensorFlow writes to stderr whatever it is told; shown where something went wrong.
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode != 0:
         sys.exit(f"{done.stderr}\nthe measurement {' '.join([module, *arguments])} failed")
     return last_line(done.stdout)
