@@ -177,7 +177,14 @@ def facts(state: RunState) -> list[str]:
 
 
 def speed(state: RunState) -> str:
-    """Return "1,240 examples/s", or steps per second where the batch is not known."""
+    """Return "1,240 examples/s", or steps per second where the batch is not known.
+
+    That of a live run is what its workers have together, as far as they have told it: those are
+    seen beside it, and have the pauses between epochs in them.
+    """
+    told = [w.examples_per_s for w in state.workers if w.phase in _AT_WORK]
+    if state.live and told and all(told):
+        return f"{rate(sum(one or 0 for one in told))} examples/s"
     if state.examples_per_s is not None:
         return f"{rate(state.examples_per_s)} examples/s"
     return f"{rate(state.step_rate)} steps/s" if state.step_rate else ""

@@ -64,6 +64,7 @@ def test_rate_and_memory_are_shown_of_workers_that_train():
         ("621 examples/s", "1.2 GB"),
     ]
     assert drawn["memory"] == "1.2 GB a worker"
+    assert drawn["speed"] == "1,240 examples/s"  # that of all together
     over = view(state(streams.stamped([*events, *streams.ending()])), T0 + 60)
     assert [w["rate"] + w["memory"] for w in over["workers"]] == ["", ""]
 
