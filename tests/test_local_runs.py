@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -268,6 +269,22 @@ def test_what_arrives_late_does_not_make_a_removed_directory_again(tmp_path):
     with pytest.raises(FileNotFoundError):
         rundir.write_json(RunDir.CARD, {})
     assert not rundir.path.exists()
+
+
+def test_the_digest_of_a_file_that_has_come_is_known_until_it_is_another_one(tmp_path):
+    rundir = RunDir(tmp_path / "run")
+    rundir.create()
+    store = Store(rundir, [])
+    path = rundir / RunDir.WEIGHTS
+    for data in (b"weights", b"WEIGHTS"):
+        piece = {"what": "weights", "path": RunDir.WEIGHTS, "last": True}
+        store.receive(piece, data)
+        assert store.sha256(RunDir.WEIGHTS, path.stat()) == hashlib.sha256(data).digest()
+    beside = path.with_name("beside")
+    beside.write_bytes(b"WEIGHTS")
+    beside.replace(path)
+    assert store.sha256(RunDir.WEIGHTS, path.stat()) is None
+    assert store.sha256(RunDir.MODEL, path.stat()) is None
 
 
 def test_processes_of_the_users_code_end_with_the_run():

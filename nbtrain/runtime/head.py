@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,6 +141,10 @@ class Head:
         self._killed: set[int] = set()
         self._began = time.monotonic()
         self._history: list[Event] = list(self._log.past)
+
+    def sha256(self, name: str, stat: os.stat_result) -> bytes | None:
+        """Return that of a file of the run as it came, if this is its state still."""
+        return self._store.sha256(name, stat)
 
     async def serve(self, channel: AsyncChannel) -> None:
         """Serve one agent until its connection ends."""

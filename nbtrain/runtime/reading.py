@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .framing import framed
 from .rundir import RunDir
@@ -27,28 +28,20 @@ CHUNK = 1 << 20
 NOT_FOUND = 3
 
 
-def size(rundir: RunDir, path: str) -> int | None:
-    """Return how many bytes a file has now; None where it is a folder, or not there."""
-    target = rundir / path
-    return target.stat().st_size if target.is_file() else None
-
-
-def exactly(rundir: RunDir, path: str, offset: int, count: int) -> Iterator[bytes]:
-    """Yield `count` bytes of a file in pieces of `CHUNK`, whatever is written meanwhile.
+def exactly(file: BinaryIO, count: int) -> Iterator[bytes]:
+    """Yield the next `count` bytes of a file in pieces of `CHUNK`, whatever is written meanwhile.
 
     Raises
     ------
     EOFError
         If it has not so many any more.
     """
-    with (rundir / path).open("rb") as file:
-        file.seek(offset)
-        while count:
-            data = file.read(min(count, CHUNK))
-            if not data:
-                raise EOFError(f"{path} became shorter")
-            count -= len(data)
-            yield data
+    while count:
+        data = file.read(min(count, CHUNK))
+        if not data:
+            raise EOFError("the file became shorter")
+        count -= len(data)
+        yield data
 
 
 def read(rundir: RunDir, path: str, offset: int = 0, follow: bool = False) -> Iterator[bytes]:

@@ -26,12 +26,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from . import framing, reading
 from .errors import Corrupt
 from .receiving import receive
 from .rundir import RunDir
+
+_T = TypeVar("_T")
 
 TOKEN_HEADER = "X-Nbtrain-Token"
 SHA256_HEADER = "X-Nbtrain-SHA256"
@@ -58,6 +61,8 @@ class Server:
         What is served, and what a request has to present.
     host, port
         Where; 0 takes any free port.
+    sha256
+        Returns that of a file, given by name and state, where it is known already.
     on_stop, on_quit
         Called, in a thread of the server, for the requests of these names; None refuses them.
 
@@ -76,13 +81,14 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        sha256: Callable[[str, os.stat_result], bytes | None] = lambda name, stat: None,
         on_stop: Callable[[], None] | None = None,
         on_quit: Callable[[], None] | None = None,
     ) -> None:
         if not token:
             raise ValueError("a server needs a token")
         self.rundir, self.token = rundir, token.encode()
-        self.on_stop, self.on_quit = on_stop, on_quit
+        self.sha256, self.on_stop, self.on_quit = sha256, on_stop, on_quit
         self.asked = time.monotonic()
         self.closing = threading.Event()
         self.uploading = threading.Lock()
@@ -171,23 +177,34 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.FORBIDDEN, str(error)) from None
         query = parse_qs(urlsplit(self.path).query)
         offset, follow, frames = _offset(query), _on(query, "follow"), _on(query, "frames")
+        if not follow and self._found(name, (rundir / name).is_file):
+            with self._found(name, lambda: (rundir / name).open("rb")) as file:
+                self._send_file(file, name, offset, frames)
+            return
+        pieces = reading.read(rundir, name, offset, follow)
+        # The first piece is read before the answer begins: it may be that there is no file.
+        first = self._found(name, lambda: next(pieces, None))
+        rest = self._until_closing(_chain(first, pieces))
+        self._stream(framing.framed(rest) if frames else rest, None)
+
+    def _found(self, name: str, look: Callable[[], _T]) -> _T:
         try:
-            size = None if follow else reading.size(rundir, name)
-            if size is None:
-                pieces = reading.read(rundir, name, offset, follow)
-            else:
-                size = max(0, size - offset)
-                pieces = reading.exactly(rundir, name, offset, size)
-            # The first piece is read before the answer begins: it may be that there is no file.
-            first = next(pieces, None)
+            return look()
         except OSError as error:
             raise _Refused(HTTPStatus.NOT_FOUND, f"{name}: {error.strerror}") from None
-        rest = self._until_closing(_chain(first, pieces))
+
+    def _send_file(self, file: BinaryIO, name: str, offset: int, frames: bool) -> None:
+        """Send what a file has now from `offset` on."""
+        stat = os.fstat(file.fileno())
+        size = max(0, stat.st_size - offset)
+        file.seek(offset)
+        pieces = self._until_closing(reading.exactly(file, size))
         if not frames:
-            self._stream(rest, size)
-        else:
-            total = None if size is None else framing.framed_size(size, reading.CHUNK)
-            self._stream(framing.framed(rest), total)
+            self._stream(pieces, size)
+            return
+        known = self.server.run.sha256(name, stat) if offset == 0 else None
+        total = framing.framed_size(size, reading.CHUNK)
+        self._stream(framing.framed(pieces, known), total)
 
     def _until_closing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:

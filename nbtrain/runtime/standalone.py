@@ -130,8 +130,15 @@ class _Standalone:
 
             return called
 
-        stop, leave = soon(self._head.stop), soon(self._quit.set)
-        server = Server(self._rundir, self._token, host, int(port), on_stop=stop, on_quit=leave)
+        server = Server(
+            self._rundir,
+            self._token,
+            host,
+            int(port),
+            sha256=self._head.sha256,
+            on_stop=soon(self._head.stop),
+            on_quit=soon(self._quit.set),
+        )
         return server.start()
 
     async def _arrival(self) -> None:

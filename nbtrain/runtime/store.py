@@ -23,6 +23,7 @@ class Store:
     def __init__(self, rundir: RunDir, past: list[Event]) -> None:
         self.rundir = rundir
         self._incoming: dict[str, _Incoming] = {}
+        self._came: dict[str, tuple[_Identity, bytes]] = {}  # their SHA-256
         self._logs: dict[int, IO[bytes]] = {}
         self._reserve = rundir / RunDir.RESERVE
         self._reserve.write_bytes(bytes(RESERVE))
@@ -49,6 +50,7 @@ class Store:
             raise
         if not message["last"] or incoming.failed:
             return None
+        self._came[name] = _identity(incoming.path.stat()), incoming.digest.digest()
         saved = Saved(
             what=message["what"],
             path=name,
@@ -62,6 +64,11 @@ class Store:
             return None  # told once more after a connection broke
         self._remember(saved)
         return saved
+
+    def sha256(self, name: str, stat: os.stat_result) -> bytes | None:
+        """Return that of a file as it came, if this is its state still; for any thread."""
+        identity, digest = self._came.get(name, (None, None))
+        return digest if identity == _identity(stat) else None
 
     def files(self) -> list[str]:
         """Return the files that callbacks wrote, relative to their folder."""
@@ -173,6 +180,13 @@ class _Incoming:
         self.failed = True
         self._file.close()
         self._beside.unlink(missing_ok=True)
+
+
+_Identity = tuple[int, int, int]
+
+
+def _identity(stat: os.stat_result) -> _Identity:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _inside(name: str) -> str:
