@@ -15,8 +15,10 @@ class RunRef:
     """Where a run is to be found: the backend's name, the run's name and id, and its time.
 
     `created` is Unix time in seconds. `live` says whether its head was alive when looked at.
-    `context` is the kubeconfig's name of the cluster that it was found on. `warnings` is what the
-    user should know of a start, where this is what it returns.
+    `context` is the kubeconfig's name of the cluster that it was found on. `stored` is a run that
+    has ended and whose directory nobody serves now, so that reading from it takes its time.
+    `request` is the request as JSON, as far as a list of runs needs it, where it was found by the
+    way. `warnings` is what the user should know of a start, where this is what it returns.
     """
 
     backend: str
@@ -25,6 +27,8 @@ class RunRef:
     created: float = 0.0
     live: bool = False
     context: str = ""
+    stored: bool = False
+    request: str = ""
     warnings: tuple[str, ...] = ()
 
 

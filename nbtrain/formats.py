@@ -76,7 +76,7 @@ def rate(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     if value >= 1000:
-        return count(round(value, 2 - math.floor(math.log10(value))))
+        return count(float(f"{value:.2e}"))
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -43,7 +43,7 @@ _AT_WORK = ("training", "validating", "saving")
 _NAMED = 8
 
 _STATUS_TONES = {"succeeded": "good", "failed": "bad", "lost": "bad", "stopped": "quiet",
-                 "restarting": "warn", "stopping": "warn"}  # fmt: skip
+                 "stored": "quiet", "restarting": "warn", "stopping": "warn"}  # fmt: skip
 
 _DOING = {
     "waiting": "waiting",
@@ -83,6 +83,8 @@ def title(state: RunState, now: float) -> list[str]:
         parts.append(where(state))
         if state.status in ("training", "validating") and state.eta_s is not None:
             parts.append(f"{left(state.eta_s - _since(state.last_time, now))} left")
+    elif state.status == "stored":
+        parts.append("its results are on a volume")
     elif not state.live:
         parts.append(summary(state))
     return [part for part in parts if part]
@@ -106,6 +108,8 @@ def _status(state: RunState, now: float) -> str:
             return "trained"
         case "lost":
             return "interrupted"
+        case "stored":
+            return "ended"
         case other:
             return clean(other)
 
@@ -183,8 +187,9 @@ def speed(state: RunState) -> str:
     seen beside it, and have the pauses between epochs in them.
     """
     told = [w.examples_per_s for w in state.workers if w.phase in _AT_WORK]
+    together = sum(one or 0 for one in told)
     if state.live and told and all(told):
-        return f"{rate(sum(one or 0 for one in told))} examples/s"
+        return f"{rate(together)} examples/s"
     if state.examples_per_s is not None:
         return f"{rate(state.examples_per_s)} examples/s"
     return f"{rate(state.step_rate)} steps/s" if state.step_rate else ""
@@ -232,6 +237,8 @@ def crew(state: RunState) -> str:
     """Return what the workers do: "all training", "62 training, workers 3, 5 waiting"."""
     if state.status == "lost":
         return "not known while the head is gone"
+    if state.status == "stored":
+        return "not known until the results are read"
     phases: dict[str, list[int]] = {}
     for worker in state.workers:
         phases.setdefault(worker.phase, []).append(worker.index)
@@ -411,6 +418,8 @@ def next_steps(state: RunState) -> list[tuple[str, str]]:
     name = clean(state.name)
     if state.status == "succeeded":
         return [(f"{name}.model", "the trained model"), (f"{name}.history", "its history")]
+    if state.status == "stored":
+        return [(f"{name}.model", "reads it"), (f"{name}.wait()", "reads what became of it")]
     if state.live:
         return [
             (f"{name}.model", "waits for the model"),

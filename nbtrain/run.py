@@ -47,6 +47,7 @@ from .state import (
     mark_lost,
     mark_starting,
     mark_stopping,
+    mark_stored,
     mark_stuck,
     mark_unstarted,
 )
@@ -97,6 +98,8 @@ class Run:
             request.epochs,
             ref.context,
         )
+        if ref.stored:
+            self._state = mark_stored(self._state)
         self._events: list[Event] = []
         self._changed = threading.Condition()
         self._followed = False
@@ -119,6 +122,23 @@ class Run:
         if not self._ref_is_live():
             self._until(lambda: self._followed)
         return self._state
+
+    @property
+    def outline(self) -> RunState:
+        """What is known of the run without reading it where it is stored: for lists of runs."""
+        return self._state if self._ref.stored else self.state
+
+    @property
+    def request(self) -> TrainRequest:
+        """All that the run was asked to do."""
+        if self._ref.request:  # a part of it
+            self._request = TrainRequest.from_json(json.loads(self._read(RunDir.REQUEST)))
+            self._ref = dataclasses.replace(self._ref, request="")
+        return self._request
+
+    def follow(self) -> None:
+        """Begin to read what the run does and has done, in the background."""
+        self._follow()
 
     @property
     def events(self) -> Sequence[Event]:
@@ -547,6 +567,8 @@ class Run:
 
     def _lose(self, why: str) -> None:
         with self._changed:
+            if self._state.status == "stored":
+                self._state = mark_stored(self._state, self._state.message or why)
             if self._state.live:
                 self._state = mark_lost(
                     self._state, f"{why}; nbtrain.attach({self.name!r}) goes on from what there is"
@@ -630,12 +652,12 @@ class Runs(list[Run]):
     def __repr__(self) -> str:
         from .report import runs_text
 
-        return runs_text([run.state for run in self], time.time(), self.problems)
+        return runs_text([run.outline for run in self], time.time(), self.problems)
 
     def _repr_html_(self) -> str:
         from .report import runs_html
 
-        return runs_html([run.state for run in self], time.time(), self.problems)
+        return runs_html([run.outline for run in self], time.time(), self.problems)
 
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row per run: options, outcome, last metrics, times."""
@@ -645,7 +667,7 @@ class Runs(list[Run]):
 
 
 def _row(run: Run) -> dict[str, Any]:
-    state, request = run.state, run._request
+    state, request = run.outline, run._request
     ended = state.ended_at
     return {
         "name": run.name,
@@ -655,7 +677,7 @@ def _row(run: Run) -> dict[str, Any]:
         "epochs": len(state.epoch_numbers),
         "batch": state.global_batch,
         "seed": request.seed,
-        **run.metrics,
+        **{name: values[-1] for name, values in state.history.items() if values},
         "seconds": ended - request.created if ended else None,
         "created": request.created,
     }
@@ -664,7 +686,8 @@ def _row(run: Run) -> dict[str, Any]:
 def runs() -> Runs:
     """Return all runs of this user on this machine and on the clusters that it has used.
 
-    They are newest first. What could not be asked is in `problems` and below the table.
+    They are newest first. What could not be asked is in `problems` and below the table. Of a run
+    whose results are on a cluster's volume alone it is told later how it ended: once it is read.
     """
     found = Runs(reversed(list(_here.values())))
     for name in backends.NAMES:
@@ -674,7 +697,7 @@ def runs() -> Runs:
                 if ref.id in _here or any(ref.id == run.id for run in found):
                     continue
                 with contextlib.suppress(NoSuchRun, FileNotFoundError, ValueError, TypeError):
-                    found.append(_open(backend, ref))
+                    found.append(_listed(backend, ref))
         except NbtrainError as error:  # one that can't be reached hides none of the others
             found.problems.append(f"{name}: {error}")
     return found
@@ -756,7 +779,14 @@ def _payload_of(backend: Backend, ref: RunRef) -> str:
 
 def _open(backend: Backend, ref: RunRef) -> Run:
     raw = json.loads(b"".join(backend.read(ref, RunDir.REQUEST)))
-    return Run(backend, ref, TrainRequest.from_json(raw))
+    return Run(backend, dataclasses.replace(ref, request=""), TrainRequest.from_json(raw))
+
+
+def _listed(backend: Backend, ref: RunRef) -> Run:
+    """Return a run of a list: what was found by the way is not asked for once more."""
+    if not ref.request:
+        return _open(backend, ref)
+    return Run(backend, ref, TrainRequest.from_json(json.loads(ref.request)))
 
 
 def _no_such_run(name: str) -> NoSuchRun:

@@ -216,7 +216,7 @@ class EventsHandler(_Handler):
         """Send the runs as they are, then whatever changes, until the client goes."""
         run = self.get_query_argument("run", None)
         if run is not None:
-            await self.found(run)
+            (await self.found(run)).follow()
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache")
         self.set_header("X-Accel-Buffering", "no")  # nginx would wait for more

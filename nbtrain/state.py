@@ -42,6 +42,7 @@ STATUSES = (
     "stopped",
     "failed",
     "lost",
+    "stored",
 )
 
 #: The curve of the running loss has at most this many points, however long the run.
@@ -115,7 +116,8 @@ class RunState:
     context : str
         The kubeconfig's name of the cluster, where the run was found on one.
     status : str
-        One of `STATUSES`.
+        One of `STATUSES`. A run is "stored" if it has ended and nobody has read how yet, since its
+        directory is on a volume that no pod serves.
     epoch, step, steps
         The epoch that runs (from 0), the steps done in it, and how many it has, if known.
     epochs, first_epoch
@@ -186,7 +188,7 @@ class RunState:
     @property
     def live(self) -> bool:
         """Whether more is to be expected: not ended, and its head not dead."""
-        return not self.ended and self.status != "lost"
+        return not self.ended and self.status not in ("lost", "stored")
 
     @property
     def eta_s(self) -> float | None:
@@ -257,6 +259,8 @@ def fold(state: RunState, item: Event | Placement) -> RunState:
         return state
     if state.error is not None and state.error.cause == PLACEMENT:
         return state  # given up; what its head still says is of how it was ended
+    if state.status == "stored":
+        state = dataclasses.replace(state, status="starting", message="")
     if state.status == "lost" and not isinstance(item, Ended):
         # A new head goes on with the run.
         state = dataclasses.replace(state, status="restarting", message="")
@@ -281,6 +285,11 @@ def mark_lost(state: RunState, message: str) -> RunState:
     if state.ended:
         return state
     return dataclasses.replace(state, status="lost", message=message)
+
+
+def mark_stored(state: RunState, message: str = "") -> RunState:
+    """Return the state of a run that has ended, of which nothing has been read; or why not."""
+    return dataclasses.replace(state, status="stored", message=message)
 
 
 def mark_stuck(state: RunState, placement: Placement) -> RunState:

@@ -170,7 +170,7 @@ def export(
 def export_run(run: Run, path: str | Path) -> str:
     """Write a run of this notebook as YAML, to be trained anew by `kubectl apply`."""
     again = dataclasses.replace(
-        run._request, id=new_id(run.name), created=time.time(), backend="kubernetes"
+        run.request, id=new_id(run.name), created=time.time(), backend="kubernetes"
     )
     with run._local(RunDir.PAYLOAD) as payload:
         return _exported(again, payload, path)
@@ -237,7 +237,7 @@ def rerun(run: Run, **changes: Any) -> Run:
     """Train a run again, from its payload; see `Run.rerun`."""
     from .runtime.payload import Payload
 
-    request = run._request
+    request = run.request
     roles = {role: changes.pop(role) for role in ROLES if role in changes}
     with run._local(RunDir.PAYLOAD) as path:
         payload = Payload.open(path)

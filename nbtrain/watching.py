@@ -107,13 +107,13 @@ class Watcher:
         listed = self._list()
         for run in listed:
             before = known.get(run.id)
-            kept = run if before is None or before.state.status == "lost" else before
-            kept.state  # noqa: B018  reads the events of a run that is over, here in the thread
+            kept = run if before is None or before.outline.status == "lost" else before
+            kept.outline  # noqa: B018  reads the events of a run that is over, here in the thread
             found[run.id] = kept
         return found, listed.problems
 
     def _compare(self, problems: list[str] | None = None) -> None:
-        states = {run_id: run.state for run_id, run in self._runs.items()}
+        states = {run_id: run.outline for run_id, run in self._runs.items()}
         # States are never changed but replaced: another one is another object.
         same = states.keys() == self.states.keys() and all(
             states[run_id] is self.states[run_id] for run_id in states

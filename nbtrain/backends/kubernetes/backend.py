@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import secrets
 import threading
 import time
@@ -28,7 +29,7 @@ from .images import check_known, chosen_image
 from .manifests import Given, Manifests, owned, owner_reference
 from .places import Places
 from .settings import PodSettings
-from .watch import RunWatch, finished
+from .watch import RunWatch, finished, without_pod
 
 #: How often is looked for the head's pod, and whether a run has stopped, in seconds.
 POLL_S = 0.5
@@ -39,6 +40,8 @@ DELETE_S = 90.0
 #: A pod that is still there so long after it was deleted is on a node that does not answer. The
 #: cluster waits for that node, and nothing that such a pod may still do counts in a run. Seconds.
 SILENT_S = 15.0
+#: How long a pod that serves a volume may wait for a node, in seconds: one may have to be made.
+SERVED_S = 180.0
 #: Everything a run consists of; Secret and volume last, since pods mount them.
 KINDS = ("Job", "Pod", "Service", "NetworkPolicy", "Secret", "PersistentVolumeClaim")
 
@@ -52,6 +55,7 @@ class KubernetesBackend:
         self._places = Places()
         self._uploads: dict[str, _Upload] = {}
         self._files: dict[str, PodFiles] = {}
+        self._asked_for: dict[str, float] = {}  # since when pods that serve volumes are waited for
         self._lock = threading.Lock()
 
     # -- starting -----------------------------------------------------------------------------
@@ -103,7 +107,8 @@ class KubernetesBackend:
             files = self._waiting_files(client, request.id)
             self._uploads[request.id] = _Upload(files, payload, request.payload_sha256)
         lost = PodSettings.of(request, image="").volume and not manifests.settings.volume
-        return dataclasses.replace(_ref(head), warnings=(_NO_VOLUME,) if lost else ())
+        warnings = (_NO_VOLUME,) if lost else ()
+        return dataclasses.replace(_ref([head]), request="", warnings=warnings)
 
     def _make_room(self, client: Client, run_id: str, jobs: list[Object]) -> None:
         """Remove what is left of a run that is gone on with: all but its volume."""
@@ -267,7 +272,14 @@ class KubernetesBackend:
         files = self._files_in(client, run_id, "server", f"{base}-server")
         if files is None:
             serve(client, run_id, claim)
-            check_server(client, run_id)
+            asked = self._asked_for.setdefault(run_id, time.monotonic())
+            try:
+                check_server(client, run_id, patient=time.monotonic() - asked < SERVED_S)
+            except BackendError:
+                del self._asked_for[run_id]
+                raise
+        else:
+            self._asked_for.pop(run_id, None)
         return files
 
 
@@ -432,8 +444,9 @@ def _is_there(client: Client, manifest: Object) -> bool:
 
 def serve(client: Client, run_id: str, claim: Object) -> None:
     """Start the Job that serves a run's volume, unless it is there."""
-    annotations = claim["metadata"].get("annotations", {})
-    request = TrainRequest(name=names.run_name(run_id), id=run_id, seed=0)
+    annotations = claim["metadata"].get("annotations") or {}
+    plain = {"name": names.run_name(run_id), "id": run_id, "seed": 0}
+    request = TrainRequest.from_json(json.loads(annotations.get(names.REQUEST, "null")) or plain)
     image, pull = _image_of(annotations)
     chosen = PodSettings.of(request, image=image, image_pull_secret=pull)
     manifests = Manifests(request, chosen, names.user())
@@ -441,22 +454,33 @@ def serve(client: Client, run_id: str, claim: Object) -> None:
 
     token = secrets.token_urlsafe(32)
     with contextlib.suppress(AlreadyExists):
-        job = client.create(manifests.server())
+        try:
+            job = client.create(manifests.server())
+        except AlreadyExists:
+            name = manifests.server()["metadata"]["name"]
+            if not finished(client.get("Job", name)):
+                raise
+            client.delete("Job", name)  # that of an earlier time; the next look makes another one
+            return
         secret = manifests.server_secret(runtime_zip().read_bytes(), token)
         client.delete("Secret", secret["metadata"]["name"])
         client.create(owned(secret, job))
 
 
-def check_server(client: Client, run_id: str) -> None:
+def check_server(client: Client, run_id: str, *, patient: bool = True) -> None:
     """Raise if the pod that serves a run's volume can't start, and remove it.
 
     Where its image is missing the run itself had no chance either, and whoever waits for it would
-    wait for ever.
+    wait for ever. Who is not `patient` any more does not wait for a node either.
     """
-    pods = client.find("Pod", labels=_selector(run_id, "server"))["items"]
-    events = client.find("Event")["items"] if pods else []
-    for found in (explain(pod, events) for pod in pods):
-        if found.stuck:
+    label = _selector(run_id, "server")
+    jobs, pods = (client.find(kind, labels=label)["items"] for kind in ("Job", "Pod"))
+    events = client.find("Event")["items"]
+    told = [explain(pod, events) for pod in pods]
+    if not pods:
+        told = [without_pod(None, job, events) for job in jobs]
+    for found in told:
+        if found.stuck or (found.phase == PENDING and not found.host and not patient):
             client.delete("Job", f"{names.base(run_id, names.user())}-server")
             why = f"the results of {run_id} can't be read from their volume: {found.reason}"
             raise BackendError(why, found.fix)
@@ -477,7 +501,9 @@ def runs(client: Client, owner: str) -> Iterator[RunRef]:
             by_run.setdefault(item["metadata"]["labels"][names.RUN], []).append(item)
     for items in by_run.values():
         jobs = [item for item in items if "template" in item.get("spec", {})]
-        yield dataclasses.replace(_ref(items[0]), live=_live(jobs), context=client.context)
+        yield dataclasses.replace(
+            _ref(items), live=_live(jobs), stored=_stored(jobs, items), context=client.context
+        )
 
 
 def see_off(client: Client, run_id: str) -> None:
@@ -561,6 +587,14 @@ def _live(jobs: list[Object]) -> bool:
     )
 
 
+def _stored(jobs: list[Object], items: list[Object]) -> bool:
+    """Tell whether what is left of a run is its volume, with no head that would serve it."""
+    heads = [job for job in jobs if job["metadata"]["labels"].get(names.ROLE) == "head"]
+    return len(items) > len(jobs) and all(
+        finished(job) or job["spec"].get("suspend") for job in heads
+    )
+
+
 def _running_pod(client: Client, run_id: str, role: str) -> str:
     """Return the name of the newest running pod of a role whose node answers; "" if none is."""
     found = client.find("Pod", labels=_selector(run_id, role))["items"]
@@ -619,7 +653,11 @@ def _selector(run_id: str, role: str = "") -> str:
     return names.selector({names.RUN: run_id} | ({names.ROLE: role} if role else {}))
 
 
-def _ref(item: Object) -> RunRef:
-    run_id = item["metadata"]["labels"][names.RUN]
-    created = (item["metadata"].get("annotations") or {}).get(names.CREATED, "0")
-    return RunRef("kubernetes", names.run_name(run_id), run_id, float(created), live=True)
+def _ref(items: list[Object]) -> RunRef:
+    """Return where a run is, as one of its objects or several tell it."""
+    run_id = items[0]["metadata"]["labels"][names.RUN]
+    told: dict[str, str] = {}
+    for item in items:
+        told |= item["metadata"].get("annotations") or {}
+    created, request = float(told.get(names.CREATED, "0")), told.get(names.REQUEST, "")
+    return RunRef("kubernetes", names.run_name(run_id), run_id, created, live=True, request=request)

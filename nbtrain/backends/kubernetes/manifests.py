@@ -50,6 +50,9 @@ PENDING_S = 6 * 3600.0
 #: How long a run may take to end by itself once its time is over, in seconds.
 GRACE_S = 120
 
+#: Options that are not written where who may look at Jobs and claims sees them, and that a pod
+#: which serves the volume does without.
+_NOT_TOLD = ("env", "secret", "volume", "max_time")
 #: Sidecars in a Job's pods keep them from ending, and stand between the workers.
 _NO_SIDECARS = {
     "sidecar.istio.io/inject": "false",
@@ -152,7 +155,7 @@ class Manifests:
             names.IMAGE: self.settings.image,
             names.PULL_SECRETS: ",".join(self.settings.image_pull_secret),
         }
-        claim["metadata"]["annotations"] = self._about() | image
+        claim["metadata"]["annotations"] = self._about() | self._outline() | image
         return claim
 
     def service(self) -> Manifest:
@@ -197,7 +200,9 @@ class Manifests:
             "ttlSecondsAfterFinished": TTL_S,
             "template": self._template("head", self._head_pod()),
         }
-        return self._job("head", spec)
+        job = self._job("head", spec)
+        job["metadata"]["annotations"] |= self._outline()
+        return job
 
     def workers(self) -> Manifest:
         """Return the workers' Job: identical pods, told apart by their index alone."""
@@ -450,6 +455,15 @@ class Manifests:
         job = self._object("batch/v1", "Job", name, {"spec": spec}, role)
         job["metadata"]["annotations"] = self._about()
         return job
+
+    def _outline(self) -> dict[str, str]:
+        """Return what a list of runs shows, and what a pod that serves the volume is like."""
+        container = {k: v for k, v in self.request.container.items() if k not in _NOT_TOLD}
+        told = dataclasses.replace(
+            self.request, container=container, code={}, options={}, versions={}
+        ).to_json()
+        usual = TrainRequest(name="", id="", seed=-1).to_json()
+        return {names.REQUEST: json.dumps({k: v for k, v in told.items() if v != usual[k]})}
 
     def _about(self) -> dict[str, str]:
         return {

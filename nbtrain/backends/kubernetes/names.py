@@ -17,6 +17,8 @@ RUN, NAME, USER, ROLE = "nbtrain/run", "nbtrain/name", "nbtrain/user", "nbtrain/
 MANAGED_BY = "app.kubernetes.io/managed-by"
 CREATED, WORKERS = "nbtrain/created", "nbtrain/workers"
 PAYLOAD_SHA256 = "nbtrain/payload-sha256"
+#: On the head's Job and the volume's claim: the request, but for what is long or not for all eyes.
+REQUEST = "nbtrain/request"
 #: On all that `nbtrain doctor --probe` makes, which is no run.
 PROBE = "nbtrain/probe"
 #: On the volume's claim: what its results are served from, once the Jobs are gone.

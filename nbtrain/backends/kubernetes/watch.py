@@ -260,7 +260,7 @@ def placed(jobs: list[Object], pods: list[Object], events: list[Object]) -> Iter
             if worker in newest:
                 yield _with_job(explain(newest[worker], events), job, events)
             else:
-                yield _without_pod(worker, job, events)
+                yield without_pod(worker, job, events)
 
 
 def _at_work(pods: Iterable[Object]) -> list[Object]:
@@ -279,7 +279,8 @@ def finished(job: Object) -> bool:
     return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
 
 
-def _without_pod(worker: int | None, job: Object, events: list[Object]) -> Placement:
+def without_pod(worker: int | None, job: Object, events: list[Object]) -> Placement:
+    """Return where a Job's pod is that is not there, and why."""
     reason, fix, stuck = explain_job(job, events)
     if finished(job):
         return Placement(worker, GONE, reason or "done", fix=fix, stuck=stuck)
