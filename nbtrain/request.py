@@ -600,7 +600,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="max_time",
         parse=values.seconds,
-        help="stop the run after so long, such as 12h",
+        help="stop the run after so long, such as 12h, from the beginning of the training",
         group=TROUBLE,
         metavar="TIME",
         default="no limit",

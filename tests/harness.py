@@ -79,9 +79,8 @@ def plain(
 def launch(functions: dict[str, Any], *, backend: str = "local", **fields: Any) -> Run:
     """Start a run of `functions`, past all faces."""
     fields = {"workers": 2, "epochs": 3, "batch": 32, "seed": 7, "name": "t", **fields}
-    request = TrainRequest(
-        id=f"t-{uuid.uuid4().hex[:8]}", created=time.time(), backend=backend, **fields
-    )
+    fields.setdefault("created", time.time())
+    request = TrainRequest(id=f"t-{uuid.uuid4().hex[:8]}", backend=backend, **fields)
     trains = get(backend)
     with _packing(trains, request) as path:
         packed = payload.pack(functions, path)

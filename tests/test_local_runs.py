@@ -209,10 +209,16 @@ def test_stop_ends_at_the_next_step_and_gives_a_model(tmp_path):
 
 
 def test_a_run_whose_time_is_over_stops_with_a_model():
-    limit = {"max_time": 12.0}
-    run = launch({**BASIC, "dataset": programs.slow}, epochs=1000, container=limit)
+    # It counts from the beginning of the training, however long ago the run was asked for.
+    limit, yesterday = {"max_time": 4.0}, time.time() - 86400
+    run = launch(
+        {**BASIC, "dataset": programs.slow}, epochs=1000, container=limit, created=yesterday
+    )
     run.wait().check()
     assert run.status == "stopped"
+    began = next(e.time for e in run.events if isinstance(e, Started))
+    stopped = next(e.time for e in run.events if isinstance(e, Warned) and e.code == "max-time")
+    assert stopped - began >= 4.0
     assert "max-time" in [w.code for w in run.state.warnings]
     assert run.model.count_params()
 

@@ -23,7 +23,7 @@ from . import events, traces
 from .agents import Agents, Connected, Going, Item
 from .card import write_card
 from .eventlog import EventLog
-from .events import Ended, Event, Failed, Phase, Saved, Warned
+from .events import Ended, Event, Failed, Phase, Saved, Started, Warned
 from .request import TrainRequest
 from .results import Results, ResultsError
 from .rundir import RunDir
@@ -451,11 +451,19 @@ class Head:
 
     async def _next(self) -> Item | None:
         limit = self.request.container.get("max_time")
-        if limit and not self._stop_asked and time.time() - self.request.created > limit:
+        if limit and not self._stop_asked and self._trained_for() > limit:
             message = f"its time is over (--max-time, {limit:g} s)"
             self._append(Warned(code="max-time", message=message))
             self.stop()
         return await self._agents.next(PING_S / 2)
+
+    def _trained_for(self) -> float:
+        """Return the seconds since the training began for the first time.
+
+        What a run waits for before that, a queue or whoever applies an export, is not its time.
+        """
+        began = next((e.time for e in self._history if isinstance(e, Started)), None)
+        return 0.0 if began is None else time.time() - began
 
     async def _handle(
         self, agent: Connected | None, header: Header, body: bytes

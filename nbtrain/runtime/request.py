@@ -47,8 +47,8 @@ class TrainRequest:
         How many generations may follow the first one without an epoch gained in between.
     container
         What was asked of the containers or pods, by the names of the options; what is not there
-        is the backend's choice. The head reads "max_time" (seconds), after which it stops the run;
-        where a run is rehearsed, the trainer reads what may be missing on its machine.
+        is the backend's choice. The head reads "max_time", after how many seconds of training it
+        stops the run; where a run is rehearsed, the trainer reads what may be missing here.
     results
         The address that the results are written to when the run has ended; "" for none.
     rehearses

@@ -217,7 +217,8 @@ class Manifests:
             "template": self._template("worker", self._worker_pod()),
         }
         if self.settings.max_time:
-            spec["activeDeadlineSeconds"] = math.ceil(self.settings.max_time) + GRACE_S
+            # The head stops the run; this is for when it can't. Waiting for nodes counts here.
+            spec["activeDeadlineSeconds"] = math.ceil(self.settings.max_time + PENDING_S) + GRACE_S
         return self._job("worker", spec)
 
     def server(self) -> Manifest:
