@@ -427,7 +427,7 @@ OPTIONS: tuple[Option, ...] = (
         help="end a worker that needs more memory than this, such as 4Gi",
         group=TROUBLE,
         metavar="BYTES",
-        default="no limit",
+        default="none here, 4Gi in containers, 2Gi in pods",
         field="memory",
         config=True,
     ),

@@ -88,6 +88,13 @@ def test_a_mistyped_context_is_answered_with_the_nearest(tmp_path, monkeypatch):
     ]
 
 
+def test_who_acts_for_somebody_else_is_refused(tmp_path, monkeypatch):
+    kubeconfig(tmp_path, monkeypatch, user={"token": "t", "as": "jane", "as-groups": ["a", "b"]})
+    message = says(access.load)
+    assert "acts for somebody else (as: jane, as-groups: ['a', 'b'])" in message
+    assert "kubectl create token" in message
+
+
 def test_no_kubeconfig_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     assert "there is no kubeconfig" in says(access.load)

@@ -15,6 +15,8 @@ from ...errors import BackendError, nearest
 
 #: The name of a context that is in no kubeconfig: the account of the pod that this runs in.
 IN_CLUSTER = "in-cluster"
+#: What a kubeconfig's user has that acts for somebody else.
+_IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -105,6 +107,7 @@ def _load_kubeconfig(context: str, namespace: str) -> Access:
         )
     contexts, _ = kube_config.list_kube_config_contexts(config_file=kubeconfig())
     chosen = _chosen(context or _current(), contexts)
+    _check_impersonation(chosen.get("context", {}).get("user", ""))
     configuration = Configuration()
     with _complaints() as complaints:
         kube_config.load_kube_config(
@@ -122,19 +125,42 @@ def _load_kubeconfig(context: str, namespace: str) -> Access:
     return Access(chosen["name"], namespace or own or "default", configuration)
 
 
-def _current() -> str:
-    """Return the current context: of several files the first that has one, as for kubectl.
-
-    The kubernetes client takes the last.
-    """
+def _files() -> Iterator[dict[str, Any]]:
+    """Yield what the kubeconfig's files hold."""
     import yaml
 
     for path in kubeconfig().split(os.pathsep):
         with contextlib.suppress(OSError, yaml.YAMLError):
             content = yaml.safe_load(Path(path).expanduser().read_text("utf-8"))
-            if isinstance(content, dict) and content.get("current-context"):
-                return str(content["current-context"])
-    return ""
+            if isinstance(content, dict):
+                yield content
+
+
+def _current() -> str:
+    """Return the current context: of several files the first that has one, as for kubectl.
+
+    The kubernetes client takes the last.
+    """
+    found = (content["current-context"] for content in _files() if content.get("current-context"))
+    return str(next(found, ""))
+
+
+def _check_impersonation(user: str) -> None:
+    """Refuse a user that acts for somebody else.
+
+    The kubernetes client leaves that out, of commands in pods for good: it would be the user's own
+    account that acts.
+    """
+    users = (one for content in _files() for one in content.get("users") or ())
+    entry = next((one.get("user") or {} for one in users if one.get("name") == user), {})
+    asked = [f"{key}: {entry[key]}" for key in _IMPERSONATION if entry.get(key)]
+    if asked:
+        raise BackendError(
+            f"the kubeconfig's user {user} acts for somebody else ({', '.join(asked)}), which"
+            " nbtrain can't.",
+            "Take a context with that account's own credentials; a service account's come from"
+            " `kubectl create token`.",
+        )
 
 
 def _chosen(context: str, contexts: list[dict[str, Any]]) -> dict[str, Any]:

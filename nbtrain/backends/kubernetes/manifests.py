@@ -20,6 +20,7 @@ from . import names
 from .merging import merged
 from .settings import (
     DISK,
+    GPU_WHEELS_DISK,
     HEAD_CPU,
     HEAD_CPU_LIMIT,
     HEAD_MEMORY,
@@ -313,7 +314,9 @@ class Manifests:
     def _worker_resources(self) -> Manifest:
         settings = self.settings
         # The payload, checkpoints on their way, and what user code writes.
-        disk = DISK + 3 * self.request.payload_bytes + (WHEELS_DISK if settings.wheels else 0)
+        disk = DISK + 3 * self.request.payload_bytes
+        if settings.wheels:
+            disk += GPU_WHEELS_DISK if settings.gpus else WHEELS_DISK
         needs = resources(settings.cpu, settings.memory, disk)
         if settings.gpus:
             needs["nvidia.com/gpu"] = str(settings.gpus)

@@ -17,6 +17,8 @@ STORAGE = 10 * GIB
 DISK = GIB
 #: What TensorFlow and the rest take where they are installed when a pod starts, in bytes.
 WHEELS_DISK = 4 * GIB
+#: The same with NVIDIA's libraries, in bytes; an estimate.
+GPU_WHEELS_DISK = 12 * GIB
 #: How long a worker of a node that died is waited for before it is replaced, in seconds.
 LOST_NODE_S = 30
 #: How long after its end the head goes on serving the results when nobody asks it for anything, in
