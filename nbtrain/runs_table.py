@@ -25,6 +25,9 @@ def row(state: RunState, now: float) -> tuple[str, ...]:
     end = state.ended_at
     if end is None:
         end = now if state.live else state.last_time
+    took = duration(max(end - state.created, 0.0)) if state.created else "–"
+    if state.status == "stored":
+        epochs = took = "–"  # nobody has read it yet
     return tuple(
         clean(value).replace("\n", " ")
         for value in (
@@ -33,7 +36,7 @@ def row(state: RunState, now: float) -> tuple[str, ...]:
             len(state.workers),
             epochs,
             _last(state),
-            duration(max(end - state.created, 0.0)) if state.created else "–",
+            took,
             _age(now - state.created) if state.created else "–",
             state.id,
         )

@@ -16,6 +16,7 @@ from nbtrain.backends.kubernetes import names
 from nbtrain.backends.kubernetes.backend import KubernetesBackend, _running_pod
 from nbtrain.backends.kubernetes.errors import Unreachable
 from nbtrain.backends.kubernetes.watch import finished
+from nbtrain.run import runs
 from nbtrain.runtime.events import Ended, Failed, Progress, Started
 from nbtrain.runtime.rundir import RunDir
 
@@ -217,7 +218,11 @@ def pip_settings():
 
 
 def test_results_outlive_the_head(place):
-    run = launch({**BASIC, "dataset": programs.prints}, epochs=1, **place.fields)
+    toleration = {"key": "spot", "operator": "Exists", "effect": "NoSchedule"}
+    more = {"tolerations": [toleration], "env": {"MINE": "1"}}
+    container = {**place.fields["container"], **more}
+    fields = {**place.fields, "container": container}
+    run = launch({**BASIC, "dataset": programs.prints}, epochs=1, **fields)
     run.wait().check()
     backend, client = place.backend, place.client
     for role in ("head", "worker"):
@@ -225,7 +230,20 @@ def test_results_outlive_the_head(place):
     until(lambda: not _running_pod(client, run.id, "head"), 60)
     # What a day later is left of it: the volume.
     (ref,) = backend.runs()
-    assert (ref.id, ref.live) == (run.id, False)
+    assert (ref.id, ref.live, ref.stored) == (run.id, False, True)
+    # A list of runs, as of a kernel that knows nothing of this one, starts nothing ...
+    listed = runs()
+    assert [(one.id, one.outline.status) for one in listed] == [(run.id, "stored")]
+    assert "stored" in repr(listed)
+    assert "env" not in listed[0]._request.container  # that is not for all eyes
+    assert client.find("Job")["items"] == []
+    # ... and who wants to know more has it read, from a pod that is like those of the run.
+    (again,) = listed
+    assert again.status == "succeeded"
+    (job,) = client.find("Job")["items"]
+    assert job["metadata"]["labels"][names.ROLE] == "server"
+    assert toleration in job["spec"]["template"]["spec"]["tolerations"]
+    assert again.request.container == container
     assert run.model.count_params()
     assert run.history.history["loss"]
     for worker in range(2):
