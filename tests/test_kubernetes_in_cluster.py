@@ -15,28 +15,41 @@ import pytest
 import yaml
 
 import nbtrain
-from nbtrain.backends.kubernetes import preflight
+from nbtrain.backends.kubernetes import names, preflight
 from nbtrain.backends.kubernetes.client import Client
 from nbtrain.backends.kubernetes.exec import Command
 
 from . import cluster as test_cluster
+from . import places, programs
 from .docker_image import base_image
-from .harness import until
-from .kubernetes_pods import account, manifests, needs_own_cluster
+from .harness import launch, until
+from .kubernetes_pods import account, needs_own_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PACKAGES = "/packages"
-#: What a kernel there would do.
+#: What a kernel there would do: look, and read a run's history in both ways.
 LOOK = """
-import json
+import json, sys
+import nbtrain
 from nbtrain.backends.kubernetes import preflight
-from nbtrain.backends.kubernetes.backend import KubernetesBackend
+from nbtrain.backends.kubernetes.backend import _running_pod
 from nbtrain.backends.kubernetes.client import Client
+from nbtrain.backends.kubernetes.files import Exec
+from nbtrain.runtime.framing import Unframer
 client = Client()
-runs = [ref.id for ref in KubernetesBackend().runs()]
 rights = preflight.rights(client)
-print(json.dumps([client.context, client.namespace, runs, rights.state]))
+found = nbtrain.runs()
+history = found[0].history.history if found else {}
+read = b""
+if found:
+    way, unframer = Exec(client, _running_pod(client, found[0].id, "head"), "head"), Unframer()
+    for raw in way.frames("history.json", 0, False):
+        read += b"".join(unframer.feed(raw))
+else:
+    import kubernetes.stream, nbtrain.report  # what that takes
+same = bool(read) and json.loads(read)["history"] == history
+print(json.dumps([client.context, client.namespace, [r.id for r in found], rights.state, same]))
 """
 #: Which files that takes: Python alone knows.
 FILES = """
@@ -53,20 +66,26 @@ def admin(namespace, monkeypatch):
     return Client(namespace=namespace)
 
 
-def test_the_account_of_the_pod_finds_the_runs_of_its_namespace(admin, tmp_path):
-    made = manifests(image="a")
+def test_the_account_of_the_pod_finds_and_reads_the_runs_of_its_namespace(
+    admin, request, tmp_path, nbtrain_home
+):
+    functions = {"model": programs.model, "dataset": programs.dataset}
     role = yaml.safe_load(preflight.role_yaml(admin.namespace, preflight.RIGHTS))
-    claim = admin.create(made.volume_claim())  # of a run that is over, this is left
-    try:
-        with account(admin, role["rules"]) as name, kernel_of(admin, name) as pod:
+    with places.open_place("kubernetes", request.getfixturevalue) as place:
+        run = launch(functions, epochs=1, **place.fields).wait().check()
+        with (
+            contextlib.ExitStack() as ending,
+            account(admin, role["rules"]) as name,
+            kernel_of(admin, name) as pod,
+        ):
+            ending.callback(run.delete)
             send(admin, pod, packed(tmp_path))
-            settings = {"NBTRAIN_CONFIG": f"{PACKAGES}/config.toml", "NBTRAIN_USER": made.owner}
-            variables = [f"{k}={v}" for k, v in {**settings, "PYTHONPATH": PACKAGES}.items()]
+            settings = {"NBTRAIN_CONFIG": f"{PACKAGES}/config.toml", "HOME": PACKAGES}
+            settings |= {"NBTRAIN_USER": names.user(), "PYTHONPATH": PACKAGES}
+            variables = [f"{key}={value}" for key, value in settings.items()]
             said = output(admin, pod, ["env", *variables, "python3", "-c", LOOK])
-    finally:
-        admin.delete("PersistentVolumeClaim", claim["metadata"]["name"])
-        until(lambda: not admin.find("PersistentVolumeClaim")["items"])
-    assert json.loads(said) == ["in-cluster", admin.namespace, [made.request.id], "ok"]
+    last = said.decode().splitlines()[-1]
+    assert json.loads(last) == ["in-cluster", admin.namespace, [run.id], "ok", True]
 
 
 @contextlib.contextmanager
@@ -99,7 +118,7 @@ def kernel_of(client, account):
         yield "kernel"
     finally:
         client.delete("Pod", "kernel", grace_s=0)
-        until(lambda: not client.find("Pod")["items"])
+        until(lambda: not client.find("Pod", fields="metadata.name=kernel")["items"])
 
 
 def packed(folder):

@@ -60,6 +60,13 @@ def test_context_menu_copies_the_name_and_opens_the_logs(person, home):
     expect(tab.get_by_role("tab", name="Logs")).to_have_attribute("aria-selected", "true")
     tab.get_by_label("worker", exact=True).select_option("1")
     expect(tab.get_by_role("log")).to_contain_text("line 39999 ü")
+    tab.get_by_label("Search the log").fill("line 1234")
+    expect(tab.get_by_role("log")).not_to_contain_text("line 39999 ü")
+    with page.expect_download() as download:
+        tab.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "digits-1-worker-1.log"
+    whole = "".join(f"line {i} ü\n" for i in range(40_000))
+    assert download.value.path().read_text("utf-8") == whole
     tab.get_by_role("tab", name="Overview").click()
     tab.get_by_role("button", name="Copy attach").click()
     expect(tab.get_by_role("alert")).to_have_text("Copied: nbtrain.attach('digits-1')")
