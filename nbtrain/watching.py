@@ -107,7 +107,7 @@ class Watcher:
         listed = self._list()
         for run in listed:
             before = known.get(run.id)
-            kept = run if before is None or before.outline.status == "lost" else before
+            kept = run if before is None or _is_to_be_tried_again(before.outline) else before
             kept.outline  # noqa: B018  reads the events of a run that is over, here in the thread
             found[run.id] = kept
         return found, listed.problems
@@ -125,3 +125,8 @@ class Watcher:
         if not same:
             self._changed.set()
             self._changed = asyncio.Event()
+
+
+def _is_to_be_tried_again(state: RunState) -> bool:
+    """Tell whether a run may go on again, or may be readable by now."""
+    return state.status == "lost" or (state.status == "stored" and bool(state.message))

@@ -7,8 +7,15 @@ import contextlib
 
 import pytest
 
-from nbtrain.run import Runs
+from nbtrain.backend import RunRef
+from nbtrain.errors import BackendError
+from nbtrain.run import Run, Runs
+from nbtrain.runtime.events import encode
+from nbtrain.runtime.request import TrainRequest
+from nbtrain.runtime.rundir import RunDir
 from nbtrain.watching import FRESH_S, LIST_S, Watcher
+
+from .event_streams import whole
 
 
 class Looks:
@@ -98,3 +105,48 @@ def test_what_could_not_be_asked_is_a_change(looks):
 
     asyncio.run(news())
     assert watcher.problems == ["kubernetes: no answer"]
+
+
+class Stored:
+    """A backend that has one run, on a volume that nobody serves; it counts what is read."""
+
+    name = "kubernetes"
+
+    def __init__(self) -> None:
+        self.reads: list[str] = []
+        self.fails = True
+
+    def placements(self, run):
+        yield from ()
+
+    def read(self, run, path, offset=0, follow=False):
+        self.reads.append(path)
+        if self.fails:
+            raise BackendError("the results can't be read: no node has room")
+        yield b"".join(encode(event).encode() + b"\n" for event in whole())
+
+
+def test_a_stored_run_is_read_when_it_is_opened_and_again_where_that_failed(looks):
+    backend = Stored()
+    ref = RunRef("kubernetes", "digits", "digits-1", 1.0, stored=True, request="{}")
+    request = TrainRequest(name="digits", id="digits-1", seed=1)
+    looked = Watcher(lambda: Runs([Run(backend, ref, request)]), looks.clock)
+
+    async def opened():
+        await looked.refresh()
+        (state,) = looked.states.values()
+        assert (state.status, state.live, backend.reads) == ("stored", False, [])
+        run = await looked.find("digits-1")
+        run.follow()
+        assert "no node has room" in (await asyncio.to_thread(lambda: run.state)).message
+        backend.fails = False
+        await looked.refresh()
+        again = await looked.find("digits-1")
+        assert again is not run
+        again.follow()
+        await asyncio.to_thread(lambda: again.state)
+        await looked.refresh()
+        (state,) = looked.states.values()
+        assert (state.status, backend.reads) == ("succeeded", [RunDir.EVENTS] * 2)
+
+    asyncio.run(opened())
