@@ -316,7 +316,9 @@ class _Training:
         initial = self.functions.get("initial")
         if initial is None:
             return None
-        return checkpoint.State(initial["epoch"], 0, initial["variables"])
+        return checkpoint.State(
+            initial["epoch"], 0, initial["variables"], metadata=initial.get("metadata")
+        )
 
     def warn(self, warnings: list[tuple[str, str]]) -> None:
         if self.job.chief:

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from . import framework
 from .errors import Refused, VersionMismatch
 from .keras_sources import SOURCES, TENSORFLOW_SOURCES
 
@@ -105,9 +106,8 @@ def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list
 def _check_variables(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     """Refuse variables made before `model()` was called: they would be each worker's own."""
     owners = [("the layer variable", model.variables), ("the metric", model.metrics_variables)]
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
-        owners.append(("the optimizer variable", optimizer.variables))
+    optimizers = framework.optimizers(model).values()
+    owners += [("the optimizer variable", one.variables) for one in optimizers]
     for what, variables in owners:
         for variable in variables:
             own = getattr(variable._value, "_distribute_strategy", None)
