@@ -23,10 +23,12 @@ import tensorflow as tf
 _NOTES = ("_self_", "_nbtrain_")
 #: The one of them that alone holds the layers of a functional model of tf_keras.
 _HELD = "_self_tracked_trackables"
-#: Packages whose objects are not looked into, but for layers, modules and generators of seeds.
+#: Packages whose objects are not looked into, but for layers, modules and random generators.
 _CLOSED = {"builtins", "keras", "tf_keras", "tensorflow", "numpy", "nbtrain"}
 _CLOSED |= sys.stdlib_module_names
-_OPEN = (keras.layers.Layer, tf.Module, keras.random.SeedGenerator)
+_OPEN = (tf.__internal__.tracking.AutoTrackable, keras.random.SeedGenerator)
+#: Attributes of a model of tf_keras that count for its own use.
+COUNTERS = {"_train_counter", "_test_counter", "_predict_counter", "_steps_per_execution"}
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.FunctionType)
 #: What a key of a dict may be, so that its text is the same in every process.
 _KEYS = (str, bytes, int, float, complex, type(None), enum.Enum)
@@ -96,7 +98,7 @@ def _children(path: str | None, value: Any) -> Iterator[tuple[str | None, Any]]:
     if not _is_open(value):
         return
     for name, one in list(vars(value).items()):
-        if not name.startswith(_NOTES) or name == _HELD:
+        if (not name.startswith(_NOTES) or name == _HELD) and name not in COUNTERS:
             yield None if path is None else f"{path}.{name}" if path else name, one
 
 

@@ -212,6 +212,7 @@ class _Training:
         )
 
     def _model(self) -> Any:
+        keras_mwms.forget_global_seeds()
         with self.strategy.scope(), _made_inside():
             model = call(self.functions["model"], self.offered)
         own = framework.of(model)

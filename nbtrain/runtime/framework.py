@@ -81,6 +81,9 @@ class Framework(Protocol):
     def held(self, model: Any) -> Held:
         """Return what a model holds, by path: optimizers and variables, those of Keras included."""
 
+    def global_seeds(self) -> list[Named]:
+        """Return the state of what draws without a seed; in trainers alone."""
+
     def metric_variables(self, model: Any) -> list[Any]:
         """Return the variables of a model's metrics."""
 
@@ -139,6 +142,12 @@ class Keras3:
     def held(self, model: keras.Model) -> Held:
         """Return what a model holds, by path."""
         return held(model, (keras.optimizers.Optimizer,), (keras.metrics.Metric,))
+
+    def global_seeds(self) -> list[Named]:
+        """Return the state of the generator of draws without a seed, once there is one."""
+        from . import keras_mwms
+
+        return [("the global seed of keras.random", v) for v in keras_mwms.global_seeds()]
 
     def metric_variables(self, model: keras.Model) -> list[Any]:
         """Return the variables of a model's metrics."""
@@ -269,7 +278,8 @@ def _optimizers(model: Any, all_held: Held) -> dict[str, Any]:
 def named_variables(model: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield key ("model/0", "optimizer/0", ...), name and variable of all that is trained.
 
-    After those that Keras lists: "own/PATH" are others that the model holds, as a `tf.Variable`.
+    After those that Keras lists: "own/PATH" are others that the model holds, as a `tf.Variable`;
+    "seed/0" is what draws without a seed have come to.
     """
     framework = of_model(model)
     all_held = framework.held(model)
@@ -285,21 +295,28 @@ def named_variables(model: Any) -> Iterator[tuple[str, str, Any]]:
     for path, variable in all_held.variables.items():
         if known.isdisjoint(identities([variable])) and why_not_kept(variable) == "":
             yield f"own/{path}", path, variable
+    for i, (name, variable) in enumerate(framework.global_seeds()):
+        yield f"seed/{i}", name, variable
 
 
 def identities(variables: list[Any]) -> set[int]:
     """Return the identities of variables and of what they are made of: Keras', the strategy's."""
     found = set()
     for variable in variables:
-        inside = getattr(variable, "_value", variable)
+        inside = _inside(variable)
         parts = getattr(inside, "_values", ())
         found |= {id(variable), id(inside), *(id(part) for part in parts)}
     return found
 
 
+def _inside(variable: Any) -> Any:
+    """Return the TensorFlow variable; reading one of TensorFlow's own may take all workers."""
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
 def why_not_kept(variable: Any) -> str:
     """Return why a variable that a model holds can't be part of a checkpoint; "" if it can."""
-    inside = getattr(variable, "_value", variable)
+    inside = _inside(variable)
     if isinstance(inside, SyncOnReadVariable):
         return "it has a value of its own on every worker"
     if not (inside.dtype.is_numpy_compatible and inside.dtype != tf.string):

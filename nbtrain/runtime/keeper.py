@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import checkpoint, framework, metric_state
+from . import checkpoint, framework, keras_mwms, metric_state
 from .checkpoint import State
 from .events import Warned
 from .payload import PRIVATE
@@ -74,6 +74,8 @@ class Keeper:
                 self._control.say(Warned(code="checkpoint-epochs", message=message, worker=0))
             return
         self.feed.build()
+        if "seed/0" in self.resume.variables:
+            keras_mwms.global_seeds(make=True)
         checkpoint.restore(self._model, self.resume.variables, self.resume.metadata)
         checkpoint.restore_callbacks(self._remembering, self.resume.callbacks)
         self._replay(self.resume.epoch, self.resume.step)

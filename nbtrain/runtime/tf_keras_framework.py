@@ -60,6 +60,10 @@ class TfKeras:
         """Return what a model holds, by path."""
         return held(model, (Optimizer, OptimizerV2), (tf_keras.metrics.Metric,))
 
+    def global_seeds(self) -> list[Named]:
+        """Return nothing: tf_keras draws by generators of the layers."""
+        return []
+
     def metric_variables(self, model: tf_keras.Model) -> list[Any]:
         """Return the variables of a model's metrics."""
         return [v for m in tf_keras_mwms.metrics_of(model) for v in m.variables]
