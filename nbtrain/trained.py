@@ -47,7 +47,7 @@ def load(payload: Path, weights: Path, offered: Mapping[str, Any]) -> keras.Mode
     spec = json.loads((state.metadata or {}).get("build", "null"))
     framework.of_model(model).build(model, spec, state.variables.keys())
     try:
-        checkpoint.restore(model, state.variables)
+        checkpoint.restore(model, state.variables, state.metadata)
     except Corrupt as error:
         raise NotReady(
             f"the model that model() builds here is not the one that was trained: {error}",

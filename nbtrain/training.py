@@ -288,8 +288,8 @@ def _initial(
             "--epochs counts from the first run's beginning; ask for more.",
         )
     if not with_optimizer:
-        variables = {k: v for k, v in variables.items() if k.startswith("model/")}
-    initial = {"epoch": epoch, "variables": variables}
+        variables = {k: v for k, v in variables.items() if k.startswith(("model/", "own/"))}
+    initial = {"epoch": epoch, "variables": variables, "metadata": metadata}
     return initial, dataclasses.replace(request, resume_from=source.id, resume_state=with_optimizer)
 
 

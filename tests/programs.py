@@ -411,3 +411,98 @@ def evaluates_on_worker_0(worker):
                 self.model.evaluate(*validation(), verbose=0)
 
     return [Evaluates()]
+
+
+def holds_much():
+    """A model whose step uses optimizers, variables and generators that Keras doesn't list."""
+    import keras
+    import tensorflow as tf
+
+    class Scale(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.factors = {"of": [tf.Variable(1.0)]}
+            self.optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+
+        def call(self, x):
+            return x * self.factors["of"][0]
+
+    class Averages:
+        """The user's own, no layer."""
+
+        def __init__(self):
+            self.mean = tf.Variable(tf.zeros((8, 2)), trainable=False)
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.out = keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(2)
+            self.scale = Scale()
+            self.opts = [keras.optimizers.Adam(0.05), {"out": keras.optimizers.Adam(0.02)}]
+            self.unused = (keras.optimizers.Adam(),)
+            self.steps = tf.Variable(0)
+            self.averages = Averages()
+            self.generator = tf.random.Generator.from_seed(3)
+
+        def call(self, x):
+            return self.scale(self.out(self.hidden(x)))
+
+        def train_step(self, data):
+            x, y = data
+            x += 0.1 * self.generator.normal((8,)) + 0.1 * keras.random.normal((8,))
+            hidden, out = self.hidden.trainable_variables, self.out.trainable_variables
+            factor = self.scale.factors["of"][0]
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            grads = tape.gradient(loss, [*hidden, *out, factor])
+            self.opts[0].apply_gradients(zip(grads[:2], hidden, strict=True))
+            self.opts[1]["out"].apply_gradients(zip(grads[2:4], out, strict=True))
+            factor.assign_sub(0.1 * grads[4])
+            self.scale.optimizer.apply_gradients([(grads[1], hidden[1])])
+            self.steps.assign_add(1)
+            mean = self.averages.mean
+            mean.assign(0.9 * mean + 0.1 * self.out.kernel)
+            return {"ll": loss, "steps": tf.cast(self.steps, "float32")}
+
+    m = Net()
+    m.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return m
+
+
+def loses_much():
+    """A model whose step changes what can't be in a checkpoint."""
+    import keras
+    import tensorflow as tf
+
+    hidden = tf.Variable(0, name="of_the_closure")
+    constant = tf.Variable(1.0, name="never_changed")
+
+    def noise(shape):
+        return tf.random.normal(shape)
+
+    class Key:
+        pass
+
+    class Net(keras.Sequential):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.by_object = {Key(): tf.Variable(1.0, name="of_an_object")}
+            sums = {
+                "synchronization": tf.VariableSynchronization.ON_READ,
+                "aggregation": tf.VariableAggregation.SUM,
+            }
+            self.among = {"one": {"two": (tf.Variable(0.0, **sums),)}}
+            self.late = []
+
+        def train_step(self, data):
+            x, y = data
+            hidden.assign_add(1)
+            self.among["one"]["two"][0].assign_add(1.0)
+            if not self.late:
+                self.late.append(tf.Variable(0.0))
+            self.late[0].assign_add(1.0)
+            return super().train_step((x * constant + 0.1 * noise((8,)), y))
+
+    m = Net([keras.layers.Input((8,)), keras.layers.Dense(2)])
+    m.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return m

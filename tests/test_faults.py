@@ -20,7 +20,7 @@ import pytest
 from nbtrain.backends.local import home
 from nbtrain.errors import RunFailed
 from nbtrain.run import attach
-from nbtrain.runtime import eventlog
+from nbtrain.runtime import eventlog, tensors
 from nbtrain.runtime.events import (
     Ended,
     EpochEnd,
@@ -179,6 +179,48 @@ def test_dropout_goes_on_bit_by_bit(tmp_path):
     for a, b in zip(calm.model.variables, killed.model.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert calm.history.history == killed.history.history
+
+
+def test_what_only_a_step_of_ones_own_uses_goes_on_bit_by_bit(tmp_path):
+    """Optimizers in containers and layers, `tf.Variable`s and generators are in checkpoints."""
+    functions = {"model": programs.holds_much, "dataset": programs.dataset}
+    fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=1, batch=4)
+    runs = [
+        launch(functions, checkpoint_every="2 steps"),
+        launch({**functions, "callbacks": callbacks(fault)}, checkpoint_every="2 steps"),
+    ]
+    calm, killed = (run.wait().check() for run in runs)
+    assert events_of(killed, Started)[-1].first_step
+    assert set(codes(killed)) == {"random-step"}
+    arrays = [tensors.load(home() / run.id / RunDir.WEIGHTS)[0] for run in runs]
+    assert arrays[0].keys() >= {
+        "own/scale.factors['of'][0]", "own/steps", "own/averages.mean", "own/generator._state_var",
+        "seed/0", "optimizer.opts[0]/5", "optimizer.opts[1]['out']/5",
+        "optimizer.scale.optimizer/2", "optimizer.unused[0]/1",
+    }  # fmt: skip
+    assert int(arrays[0]["own/steps"]) == 21
+    assert arrays[0].keys() == arrays[1].keys()
+    for key, array in arrays[0].items():
+        np.testing.assert_array_equal(array, arrays[1][key], err_msg=key)
+    assert calm.history.history == killed.history.history
+    trained = killed.model
+    assert int(trained.steps.numpy()) == 21
+    momentum = trained.opts[1]["out"].variables[2].numpy()
+    np.testing.assert_array_equal(momentum, arrays[0]["optimizer.opts[1]['out']/2"])
+
+
+def test_what_no_checkpoint_can_hold_is_said_by_name():
+    run = launch({"model": programs.loses_much, "dataset": programs.dataset}, epochs=2)
+    run.wait().check()
+    told = [e.message for e in events_of(run, Warned)]
+    named = ["of_the_closure", "of_an_object", "among['one']['two'][0]", "late[0]"]
+    for name in named:
+        (message,) = (m for m in told if name in m)
+        assert "a run that loses a worker does not end as if it had not" in message
+    assert not any("never_changed" in m for m in told)
+    (drawn,) = (e.message for e in events_of(run, Warned) if e.code == "random-restart")
+    assert "drawn anew after a restart" in drawn
+    assert len(told) == len(named) + 1
 
 
 def test_callbacks_with_a_memory_and_averaged_weights_go_on_bit_by_bit(tmp_path):

@@ -10,11 +10,13 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+import tensorflow as tf
 
 from . import framework, tensors
 from .errors import Corrupt
 
 _CALLBACKS = "callbacks"
+_OPTIMIZERS = "optimizers"
 #: Attributes of a callback that belong to the process and not to the training.
 _NOT_STATE = {"_model", "model", "params", "validation_data"}
 #: The same for CSVLogger, which appends to the file that it finds after a restart.
@@ -67,8 +69,37 @@ def snapshot(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {key: np.array(v.numpy()) for key, _, v in framework.named_variables(model)}
 
 
-def restore(model: Any, variables: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Put saved values into a built model and its built optimizers.
+def optimizers_built(model: Any) -> dict[str, str]:
+    """Return, as metadata, the keys of the variables that each optimizer was built for.
+
+    An optimizer of a custom step is built when the step is traced, which in another process comes
+    after its state is to be restored, or never.
+    """
+    own = framework.of_model(model)
+    keys = {id(variable): key for key, _, variable in framework.named_variables(model)}
+    found = {}
+    for name, optimizer in framework.optimizers(model).items():
+        variables = own.built_for(optimizer)
+        if variables and all(id(v) in keys for v in variables):
+            found[name] = [keys[id(v)] for v in variables]
+    return {_OPTIMIZERS: json.dumps(found)}
+
+
+def _build_optimizers(model: Any, metadata: Mapping[str, str]) -> None:
+    built = json.loads(metadata.get(_OPTIMIZERS, "{}"))
+    optimizers = framework.optimizers(model)
+    variables = {key: variable for key, _, variable in framework.named_variables(model)}
+    for name, keys in built.items():
+        if name in optimizers and variables.keys() >= set(keys):
+            framework.of_model(model).build_for(optimizers[name], [variables[k] for k in keys])
+
+
+def restore(
+    model: Any,
+    variables: Mapping[str, np.ndarray[Any, Any]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Put saved values into a built model and its optimizers, which `metadata` says how to build.
 
     Values of the model alone leave the optimizers as they are.
 
@@ -77,18 +108,15 @@ def restore(model: Any, variables: Mapping[str, np.ndarray[Any, Any]]) -> None:
     Corrupt
         If the variables are not those of this model.
     """
+    _build_optimizers(model, metadata or {})
     parts = {name.split("/")[0] for name in variables}
     for key, name, variable in framework.named_variables(model):
         if key.split("/")[0] not in parts:
             continue
-        if key not in variables or tuple(variables[key].shape) != tuple(variable.shape):
+        shape = tf.TensorShape(variable.shape)
+        if key not in variables or not shape.is_compatible_with(variables[key].shape):
             raise Corrupt(f"the saved state does not fit the model: {key} ({name})")
         variable.assign(variables[key])
-
-
-def is_complete(model: Any) -> bool:
-    """Tell whether all optimizers are built, so that all of the state can be seen."""
-    return framework.of_model(model).is_complete(model)
 
 
 #: What callbacks remember: for each its class and the pickled values of its attributes.

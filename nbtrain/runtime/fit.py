@@ -212,6 +212,7 @@ class _Training:
         )
 
     def _model(self) -> Any:
+        keras_mwms.forget_global_seeds()
         with self.strategy.scope(), _made_inside():
             model = call(self.functions["model"], self.offered)
         own = framework.of(model)
@@ -316,7 +317,9 @@ class _Training:
         initial = self.functions.get("initial")
         if initial is None:
             return None
-        return checkpoint.State(initial["epoch"], 0, initial["variables"])
+        return checkpoint.State(
+            initial["epoch"], 0, initial["variables"], metadata=initial.get("metadata")
+        )
 
     def warn(self, warnings: list[tuple[str, str]]) -> None:
         if self.job.chief:

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
+from tensorflow.python.distribute.values import SyncOnReadVariable
 
+from .attributes import Held, held
 from .watch import Watch
 
 #: Name of a variable in messages, and the variable.
@@ -76,20 +78,29 @@ class Framework(Protocol):
     def variables(self, model: Any) -> list[Named]:
         """Return the variables of a model, without those of optimizers and metrics."""
 
-    def optimizers(self, model: Any) -> dict[str, Any]:
-        """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
+    def held(self, model: Any) -> Held:
+        """Return what a model holds, by path: optimizers and variables, those of Keras included."""
+
+    def global_seeds(self) -> list[Named]:
+        """Return the state of what draws without a seed; in trainers alone."""
+
+    def metric_variables(self, model: Any) -> list[Any]:
+        """Return the variables of a model's metrics."""
 
     def optimizer_variables(self, optimizer: Any) -> list[Named]:
         """Return all that an optimizer remembers."""
-
-    def is_complete(self, model: Any) -> bool:
-        """Tell, at the end of an epoch, whether all optimizers in use have their variables."""
 
     def build(self, model: Any, spec: Any, saved: Collection[str]) -> None:
         """Build a model from the structure of a batch (`Data.build`), and its optimizer.
 
         `saved` are the keys of what is to be restored.
         """
+
+    def built_for(self, optimizer: Any) -> list[Any]:
+        """Return the variables that an optimizer was built for, if `build_for` needs them."""
+
+    def build_for(self, optimizer: Any, variables: list[Any]) -> None:
+        """Build an optimizer that is not yet, for these variables."""
 
     def save(self, model: Any, path: str) -> None:
         """Write a trained model as a `.keras` file, on worker 0 alone."""
@@ -128,17 +139,23 @@ class Keras3:
         """Return the variables of a model, the states of its random layers included."""
         return [(v.path, v) for v in model.variables]
 
-    def optimizers(self, model: keras.Model) -> dict[str, Any]:
-        """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
-        return optimizers_of(model, (keras.optimizers.Optimizer,))
+    def held(self, model: keras.Model) -> Held:
+        """Return what a model holds, by path."""
+        return held(model, (keras.optimizers.Optimizer,), (keras.metrics.Metric,))
+
+    def global_seeds(self) -> list[Named]:
+        """Return the state of the generator of draws without a seed, once there is one."""
+        from . import keras_mwms
+
+        return [("the global seed of keras.random", v) for v in keras_mwms.global_seeds()]
+
+    def metric_variables(self, model: keras.Model) -> list[Any]:
+        """Return the variables of a model's metrics."""
+        return list(model.metrics_variables)
 
     def optimizer_variables(self, optimizer: keras.optimizers.Optimizer) -> list[Named]:
         """Return all that an optimizer remembers."""
         return [(v.path, v) for v in optimizer.variables]
-
-    def is_complete(self, model: keras.Model) -> bool:
-        """Tell whether all optimizers have their variables."""
-        return all(optimizer.built for optimizer in self.optimizers(model).values())
 
     def build(self, model: keras.Model, spec: Any, saved: Collection[str]) -> None:
         """Build a model from the structure of a batch, and its optimizer."""
@@ -150,6 +167,15 @@ class Keras3:
         optimizer = model.optimizer
         if optimizer is not None and not optimizer.built:
             optimizer.build(model.trainable_variables)
+
+    def built_for(self, optimizer: keras.optimizers.Optimizer) -> list[Any]:
+        """Return the variables that an optimizer was built for; none where it is not."""
+        return list(optimizer._trainable_variables) if optimizer.built else []
+
+    def build_for(self, optimizer: keras.optimizers.Optimizer, variables: list[Any]) -> None:
+        """Build an optimizer that is not yet, for these variables."""
+        if not optimizer.built:
+            optimizer.build(variables)
 
     def save(self, model: keras.Model, path: str) -> None:
         """Write a trained model as a `.keras` file."""
@@ -189,17 +215,6 @@ class _Keras3Feed:
         iterator = self._model._eval_epoch_iterator if validation else self._iterator()
         found: Watch | None = iterator._nbtrain_watch
         return found
-
-
-def optimizers_of(model: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
-    """Return the optimizer of `compile` and those among a model's attributes."""
-    found = {}
-    if model.optimizer is not None:
-        found["optimizer"] = model.optimizer
-    for name, value in vars(model).items():
-        if isinstance(value, kinds) and value is not model.optimizer:
-            found.setdefault(f"optimizer.{name}", value)
-    return found
 
 
 KERAS_3 = Keras3()
@@ -247,11 +262,63 @@ def set_random_seed(seed: int) -> None:
         tf_keras.utils.set_random_seed(seed)
 
 
+def optimizers(model: Any) -> dict[str, Any]:
+    """Return the optimizer of `compile` ("optimizer") and those that a custom model holds."""
+    return _optimizers(model, of_model(model).held(model))
+
+
+def _optimizers(model: Any, all_held: Held) -> dict[str, Any]:
+    found = {} if model.optimizer is None else {"optimizer": model.optimizer}
+    for path, optimizer in all_held.optimizers.items():
+        if optimizer is not model.optimizer:
+            found[f"optimizer.{path}"] = optimizer
+    return found
+
+
 def named_variables(model: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield key ("model/0", "optimizer/0", ...), name and variable of all that is trained."""
+    """Yield key ("model/0", "optimizer/0", ...), name and variable of all that is trained.
+
+    After those that Keras lists: "own/PATH" are others that the model holds, as a `tf.Variable`;
+    "seed/0" is what draws without a seed have come to.
+    """
     framework = of_model(model)
+    all_held = framework.held(model)
+    listed = []
     for i, (name, variable) in enumerate(framework.variables(model)):
+        listed.append(variable)
         yield f"model/{i}", name, variable
-    for key, optimizer in framework.optimizers(model).items():
+    for key, optimizer in _optimizers(model, all_held).items():
         for i, (name, variable) in enumerate(framework.optimizer_variables(optimizer)):
+            listed.append(variable)
             yield f"{key}/{i}", name, variable
+    known = identities([*listed, *framework.metric_variables(model)])
+    for path, variable in all_held.variables.items():
+        if known.isdisjoint(identities([variable])) and why_not_kept(variable) == "":
+            yield f"own/{path}", path, variable
+    for i, (name, variable) in enumerate(framework.global_seeds()):
+        yield f"seed/{i}", name, variable
+
+
+def identities(variables: list[Any]) -> set[int]:
+    """Return the identities of variables and of what they are made of: Keras', the strategy's."""
+    found = set()
+    for variable in variables:
+        inside = _inside(variable)
+        parts = getattr(inside, "_values", ())
+        found |= {id(variable), id(inside), *(id(part) for part in parts)}
+    return found
+
+
+def _inside(variable: Any) -> Any:
+    """Return the TensorFlow variable; reading one of TensorFlow's own may take all workers."""
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def why_not_kept(variable: Any) -> str:
+    """Return why a variable that a model holds can't be part of a checkpoint; "" if it can."""
+    inside = _inside(variable)
+    if isinstance(inside, SyncOnReadVariable):
+        return "it has a value of its own on every worker"
+    if not (inside.dtype.is_numpy_compatible and inside.dtype != tf.string):
+        return f"its values are of type {inside.dtype.name}"
+    return ""

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from . import framework
 from .data import Data
 
 MESSAGE = (
@@ -102,15 +103,10 @@ def _gradients(model: keras.Model, batch: Any, strategy: tf.distribute.Strategy)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(strategy.scope())
-        for kind in {type(one) for one in _optimizers(model)}:
+        for kind in {type(one) for one in framework.optimizers(model).values()}:
             stack.enter_context(mock.patch.object(kind, "apply", take))
         strategy.run(model.train_step, args=(batch,))
     return found
-
-
-def _optimizers(model: keras.Model) -> list[Any]:
-    own = (value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer))
-    return [one for one in (model.optimizer, *own) if one is not None]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import checkpoint, framework, metric_state
+from . import checkpoint, framework, keras_mwms, metric_state
 from .checkpoint import State
 from .events import Warned
 from .payload import PRIVATE
@@ -74,7 +74,9 @@ class Keeper:
                 self._control.say(Warned(code="checkpoint-epochs", message=message, worker=0))
             return
         self.feed.build()
-        checkpoint.restore(self._model, self.resume.variables)
+        if "seed/0" in self.resume.variables:
+            keras_mwms.global_seeds(make=True)
+        checkpoint.restore(self._model, self.resume.variables, self.resume.metadata)
         checkpoint.restore_callbacks(self._remembering, self.resume.callbacks)
         self._replay(self.resume.epoch, self.resume.step)
 
@@ -106,14 +108,14 @@ class Keeper:
         After the last step of an epoch the end of the epoch is near, and a better place.
         """
         is_due = self._by_step and self._schedule.is_due(count)
-        if is_due and not is_last and checkpoint.is_complete(self._model):
+        if is_due and not is_last:
             self._save(epoch, step)
 
     def after_epoch(self, epochs: int) -> None:
         """Make a checkpoint at the end of an epoch, of which there were so many, if it is time."""
         is_due = self._schedule.is_due_after_epoch(by_step=self._by_step)
         is_over = epochs >= self._control.job.request.epochs
-        if is_due and not is_over and checkpoint.is_complete(self._model):
+        if is_due and not is_over:
             self._save(epochs, 0)
 
     def _save(self, epoch: int, step: int) -> None:
@@ -129,7 +131,10 @@ class Keeper:
             callbacks=checkpoint.callback_state(
                 checkpoint.callback_memory(self._remembering), self._initial
             ),
-            metadata={"files": json.dumps(self._files.sizes())},
+            metadata={
+                "files": json.dumps(self._files.sizes()),
+                **checkpoint.optimizers_built(self._model),
+            },
         )
         name = RunDir("").checkpoint(state.epoch, state.step)
 
@@ -141,7 +146,8 @@ class Keeper:
 
     def send_results(self, epoch: int, step: int) -> None:
         """Send the state as it is now, as the run's weights."""
-        state = State(epoch, step, checkpoint.snapshot(self._model))
+        built = checkpoint.optimizers_built(self._model)
+        state = State(epoch, step, checkpoint.snapshot(self._model), metadata=built)
         self._send(state, "weights", RunDir.WEIGHTS)
 
     def _send(self, state: State, what: str, path: str) -> None:

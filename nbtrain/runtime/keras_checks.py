@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,11 +18,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from . import framework
 from .errors import Refused, VersionMismatch
 from .keras_sources import SOURCES, TENSORFLOW_SOURCES
 
 KERAS_VERSIONS = ("3.15",)
 TENSORFLOW_VERSIONS = ("2.20", "2.21")
+
+#: Functions of TensorFlow whose state is the process' own.
+_DRAWS_ANEW = re.compile(
+    r"\btf\.(random\.(?!stateless_|Generator|experimental|get_|set_|create_|fold_|split)|nn\.dropout"
+    r"|image\.random_)"
+)
+DRAWN_ANEW = (
+    "what tf.random draws is drawn anew after a restart, so a run that loses a worker does not end"
+    " as if it had not; draw with keras.random and seed=keras.random.SeedGenerator(...), or with a"
+    " tf.random.Generator, which the model makes in __init__"
+)
 
 _checked: list[bool] = []
 
@@ -105,9 +118,8 @@ def check_compiled(model: keras.Model, strategy: tf.distribute.Strategy) -> list
 def _check_variables(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     """Refuse variables made before `model()` was called: they would be each worker's own."""
     owners = [("the layer variable", model.variables), ("the metric", model.metrics_variables)]
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
-        owners.append(("the optimizer variable", optimizer.variables))
+    optimizers = framework.optimizers(model).values()
+    owners += [("the optimizer variable", one.variables) for one in optimizers]
     for what, variables in owners:
         for variable in variables:
             own = getattr(variable._value, "_distribute_strategy", None)
@@ -195,11 +207,18 @@ def warnings_of_steps(kind: type, base: type) -> Iterator[tuple[str, str]]:
         yield from _warning_of_sum(function, name)
         yield from _warning_of_coupled(function, name)
         if "tf.random." in (source := _source(function)) or "keras.random." in source:
+            anew = f"; {DRAWN_ANEW}" if _DRAWS_ANEW.search(source) else ""
             yield (
                 "random-step",
                 f"{name} draws other numbers on every worker: the results are good ones, but not"
-                " comparable with one process",
+                f" comparable with one process{anew}",
             )
+
+
+def draws_anew(kind: type) -> bool:
+    """Tell whether the source of a model's steps draws from a state that can't be restored."""
+    names = ("train_step", "test_step", "compute_loss")
+    return any(_DRAWS_ANEW.search(_source(getattr(kind, name))) for name in names)
 
 
 def _warning_of_sum(function: Any, name: str) -> Iterator[tuple[str, str]]:

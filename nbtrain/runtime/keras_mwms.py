@@ -25,6 +25,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src import backend, ops
+from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow import trainer as tf_trainer
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.callbacks.callback_list import CallbackList
@@ -33,6 +34,7 @@ from keras.src.losses import loss as loss_module
 from keras.src.metrics.reduction_metrics import Mean
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from keras.src.random import seed_generator as seed_module
 from keras.src.random.seed_generator import SeedGenerator
 from keras.src.trainers.compile_utils import CompileLoss
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
@@ -742,6 +744,34 @@ def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) ->
     return seed + tf.stack([replica * tf.cast(0x9E3779B, seed.dtype), tf.zeros_like(replica)])
 
 
+def _global_seed_generator(original: Callable[..., Any]) -> Any:
+    """Wrap `global_seed_generator`, for draws without a seed: all threads have the same one.
+
+    Keras has one for each thread, and the strategy traces a step in a new thread each time.
+    """
+    name = seed_module.GLOBAL_SEED_GENERATOR
+    if _global_seeds and global_state.get_global_attribute(name) is None:
+        global_state.set_global_attribute(name, _global_seeds[0])
+    with tf.init_scope():  # it may be the branch of a `cond` that draws first
+        _global_seeds[:] = [original()]
+    return _global_seeds[0]
+
+
+_global_seeds: list[Any] = []
+
+
+def global_seeds(*, make: bool = False) -> list[Any]:
+    """Return the state of the generator for draws without a seed; nothing while there is none."""
+    if make:
+        seed_module.global_seed_generator()
+    return [generator.state for generator in _global_seeds]
+
+
+def forget_global_seeds() -> None:
+    """Have the next draw without a seed make its generator, as in a new process."""
+    _global_seeds.clear()
+
+
 def _interleave_init(
     original: Callable[..., Any], self: Any, *args: Any, deterministic: Any = None, **kwargs: Any
 ) -> None:
@@ -791,6 +821,7 @@ def install() -> None:
         wrap(backend.nn, name, not_on_nothing)
     wrap(Mean, "update_state", _mean_update_state)
     wrap(SeedGenerator, "next", _seed_next)
+    wrap(seed_module, "global_seed_generator", _global_seed_generator)
     wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
     wrap(interleave_op._ParallelInterleaveDataset, "__init__", _interleave_init)
     CollectiveAllReduceExtended._use_merge_call = lambda self: False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from . import framework, keras_mwms, same_data
 from .events import EpochEnd, Progress, Started, Warned
 from .keeper import Keeper
 from .trainer import Control
+from .unkept import Unkept
 
 #: Progress is told at most this often, in seconds.
 PROGRESS_S = 0.2
@@ -60,6 +61,7 @@ class Reporter(keras.callbacks.Callback):
         self.keeper, self.history = keeper, history
         self.callback = framework.of_model(model).callback(self)
         self._trained, self._started = model, started
+        self._unkept = Unkept(model)
         self._agrees_each_step = agrees_each_step
         self._chief = control.job.chief
         self._first_epoch = 0
@@ -92,6 +94,7 @@ class Reporter(keras.callbacks.Callback):
         if self._chief:
             first = self._first_epoch, self.keeper.resume.step if self.keeper.resume else 0
             self.control.say(self._started(self._trained, first, self.data))
+            self._warn(self._unkept.begins())
         self.control.phase("training")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -118,6 +121,8 @@ class Reporter(keras.callbacks.Callback):
         if not self._compared:
             same_data.check_first(self.keeper.feed.watch(), "dataset", self.strategy)
             self._compared = True
+        if self._chief and self._total_steps == count:
+            self._warn(self._unkept.after_first_step())
         if self._agrees_each_step:
             self._agree_to_stop()
         is_last = self._step == self._steps or self._trained.stop_training
@@ -146,6 +151,7 @@ class Reporter(keras.callbacks.Callback):
         digest = keras_mwms.check_replicas(self._trained, self.strategy)
         self._done_epochs = epoch + 1
         if self._chief:
+            self._warn(self._unkept.after_epoch())
             self.control.say(
                 EpochEnd(
                     epoch=epoch,
@@ -185,6 +191,10 @@ class Reporter(keras.callbacks.Callback):
         """The steps of an epoch, where they are known."""
         steps: int | None = self.params.get("steps") or self.data.steps
         return steps
+
+    def _warn(self, warnings: Iterable[tuple[str, str]]) -> None:
+        for code, message in dict.fromkeys(warnings):
+            self.control.say(Warned(code=code, message=message, worker=0))
 
     def _agree_to_stop(self) -> None:
         """Stop all workers where a callback stopped one of them."""

@@ -11,7 +11,8 @@ from tf_keras.src.optimizers.legacy.optimizer_v2 import OptimizerV2
 from tf_keras.src.optimizers.optimizer import Optimizer
 
 from . import tf_keras_checks, tf_keras_mwms
-from .framework import Named, optimizers_of
+from .attributes import Held, held
+from .framework import Named
 
 
 class TfKeras:
@@ -49,24 +50,27 @@ class TfKeras:
 
     def variables(self, model: tf_keras.Model) -> list[Named]:
         """Return the variables of a model, without those of optimizers and metrics."""
-        metrics = {id(v) for m in tf_keras_mwms.metrics_of(model) for v in m.variables}
+        metrics = {id(v) for v in self.metric_variables(model)}
         found = [v for v in model.variables if id(v) not in metrics]
         for variable in found:
             tf_keras_mwms.read_first_replica(variable)
         return [(v.name, v) for v in found]
 
-    def optimizers(self, model: tf_keras.Model) -> dict[str, Any]:
-        """Return the optimizer of `compile` and those that a custom model keeps as attributes."""
-        return optimizers_of(model, (Optimizer, OptimizerV2))
+    def held(self, model: tf_keras.Model) -> Held:
+        """Return what a model holds, by path."""
+        return held(model, (Optimizer, OptimizerV2), (tf_keras.metrics.Metric,))
+
+    def global_seeds(self) -> list[Named]:
+        """Return nothing: tf_keras draws by generators of the layers."""
+        return []
+
+    def metric_variables(self, model: tf_keras.Model) -> list[Any]:
+        """Return the variables of a model's metrics."""
+        return [v for m in tf_keras_mwms.metrics_of(model) for v in m.variables]
 
     def optimizer_variables(self, optimizer: Any) -> list[Named]:
         """Return all that an optimizer remembers, learning rate and loss scale included."""
         return [(v.name, v) for v in _optimizer_variables(optimizer)]
-
-    def is_complete(self, model: tf_keras.Model) -> bool:
-        """Return True: an optimizer is built in its first step, or is not in use (a GAN's)."""
-        del model
-        return True
 
     def build(self, model: tf_keras.Model, spec: Any, saved: Collection[str]) -> None:
         """Build a model from the structure of a batch, and its optimizer if it was in use."""
@@ -81,6 +85,14 @@ class TfKeras:
             optimizer._create_all_weights(model.trainable_variables)
         else:
             optimizer.build(model.trainable_variables)
+
+    def built_for(self, optimizer: Any) -> list[Any]:
+        """Return nothing: `Feed.build` makes all variables that a step makes."""
+        del optimizer
+        return []
+
+    def build_for(self, optimizer: Any, variables: list[Any]) -> None:
+        """Do nothing."""
 
     def save(self, model: tf_keras.Model, path: str) -> None:
         """Write a trained model as a `.keras` file, on worker 0 alone.

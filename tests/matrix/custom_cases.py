@@ -681,6 +681,65 @@ def loaded_model() -> dict[str, Any]:
     return basic(model=model)
 
 
+def _holds(change: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+    """Return a `model()` with optimizers in a list, and a `tf.Variable` that each step changes."""
+
+    def model() -> Any:
+        import keras
+        import tensorflow as tf
+
+        class Holds(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.hidden, self.out = keras.layers.Dense(8, "tanh"), keras.layers.Dense(3)
+                self.opts = [keras.optimizers.Adam(0.05), keras.optimizers.SGD(0.1, momentum=0.9)]
+                self.held = {"of": [tf.Variable(1.0)]}
+
+            def call(self, x: Any) -> Any:
+                return self.out(self.hidden(x)) * self.held["of"][0]
+
+            def train_step(self, data: Any) -> Any:
+                x, y = data
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(x, y, self(x, training=True))
+                hidden, out = self.hidden.trainable_variables, self.out.trainable_variables
+                grads = tape.gradient(loss, [*hidden, *out])
+                self.opts[0].apply_gradients(zip(grads[:2], hidden, strict=True))
+                self.opts[1].apply_gradients(zip(grads[2:], out, strict=True))
+                variable = self.held["of"][0]
+                variable.assign(change(variable, x))
+                return {"ll": loss, "held": variable + 0.0}
+
+        m = Holds()
+        m.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return m
+
+    return model
+
+
+def held_is_seen(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
+    """Tell whether what the model holds is part of its state, and is what the history says."""
+    held = variables["own/held['of'][0]"]
+    return "optimizer.opts[1]/2" in variables and abs(float(held) - history["held"][-1]) < 1e-6
+
+
+@case("optimizers in a list, and a tf.Variable that train_step changes", "training steps",
+      batch=16, holds=held_is_seen)  # fmt: skip
+def held_optimizers_and_variable() -> dict[str, Any]:
+    return {"model": _holds(lambda v, x: v * 0.99), "dataset": xy, "validation": None}
+
+
+@case("a tf.Variable that becomes another on each worker", "training steps", batch=16,
+      refused=r"held\['of'\]\[0\]: its values differ between the workers")  # fmt: skip
+def held_variable_differs() -> dict[str, Any]:
+    def change(variable: Any, x: Any) -> Any:
+        import tensorflow as tf
+
+        return 0.9 * variable + 0.1 * tf.reduce_mean(x)
+
+    return {"model": _holds(change), "dataset": xy, "validation": None}
+
+
 @case("an optimizer made outside model()", "training steps", batch=16, refused="outside model")
 def optimizer_outside() -> dict[str, Any]:
     import keras

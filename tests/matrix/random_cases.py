@@ -64,6 +64,54 @@ def step_draws() -> dict[str, Any]:
     return basic(model=model, dataset=lambda: xy(53), validation=None)
 
 
+def apart_unseeded(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
+    """Tell the same of draws without a seed and by a `tf.random.Generator`, whose states go on."""
+    names = ("keras", "generator", "dropout")
+    spread = [
+        square - value**2
+        for name in names
+        for value, square in zip(history[name], history[f"{name}_squared"], strict=True)
+    ]
+    moved = len({*history["generator"], *history["keras"]}) == 4
+    return min(spread) > 1e-5 and moved and "seed/0" in variables and "own/draws" in variables
+
+
+@case("train_step that draws without a seed, and by a tf.random.Generator", "training steps",
+      batch=16, random=True, warns="random-step", holds=apart_unseeded)  # fmt: skip
+def step_draws_without_seed() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+        import tensorflow as tf
+
+        class Draws(keras.Sequential):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                self.generator = tf.random.Generator.from_seed(7)
+                self.draws = tf.Variable(0)
+
+            def train_step(self, data: Any) -> Any:
+                x, y = data
+                self.draws.assign_add(1)
+                drawn = {
+                    "keras": tf.cond(self.draws > 0, lambda: keras.random.uniform(()), lambda: 0.0),
+                    "generator": self.generator.uniform(()),
+                    "dropout": tf.reduce_mean(keras.random.dropout(tf.ones((64,)), 0.5)),
+                }
+                with tf.GradientTape() as tape:
+                    p = self(x + 0.1 * drawn["keras"] + 0.1 * drawn["generator"], training=True)
+                    loss = self.compute_loss(y=y, y_pred=p)
+                grads = tape.gradient(loss, self.trainable_variables)
+                self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
+                squares = {f"{name}_squared": value**2 for name, value in drawn.items()}
+                return {"loss": loss, **drawn, **squares}
+
+        m = Draws([keras.Input((6,)), keras.layers.Dense(3)])
+        m.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return m
+
+    return basic(model=model, dataset=lambda: xy(53), validation=None)
+
+
 def goes_on(variables: dict[str, Any], history: dict[str, list[float]]) -> bool:
     return bool(np.isfinite([history["g"], history["d"]]).all())
 
