@@ -450,9 +450,8 @@ def _epoch_iterator_init(
         source = kwargs.get("x")
         note_spec(source, dataset.element_spec)
         several = distribute_strategy.num_replicas_in_sync > 1
-        if several and not isinstance(self.data_adapter, ArrayDataAdapter):
-            dataset = pipelines.evenly(dataset)
         if several and _is_watched(self.data_adapter, source):
+            dataset = pipelines.evenly(dataset)
             counts = self.steps_per_epoch is None and self._num_batches is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)

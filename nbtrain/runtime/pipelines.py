@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +34,8 @@ def check(dataset: Any, where: str) -> None:
     """
     if not isinstance(dataset, tf.data.Dataset):
         return
+    if shard.is_by_file(dataset):
+        _check_rows(dataset)
     if dataset.options().deterministic is False:
         raise _by_chance(where, "options.deterministic = False")
     for part in shard.inputs(dataset):
@@ -88,19 +89,20 @@ def _name(dataset: Any) -> str:
 
 
 def _check_cache(dataset: Any, where: str) -> None:
-    """Refuse a file for `cache` that is not below a worker's own folder.
+    """Refuse a file for `cache`, in a worker's own folder as well.
 
-    That folder is another one after a restart, too, which a file that was not finished would stop.
+    An iterator that was not read to its end, of a worker that was killed or of one that goes on
+    after a restart, leaves a lock that stops all others.
     """
     name = getattr(dataset, "_filename", None) if "Cache" in type(dataset).__name__ else None
-    static = None if name is None else tf.get_static_value(name)
-    path = static.decode() if isinstance(static, bytes) else str(static or "")
-    if os.path.isabs(path) or "://" in path:
+    path = "" if name is None else tf.get_static_value(name)
+    if path not in ("", b""):
+        shown = path.decode() if isinstance(path, bytes) else path
         raise Refused(
             where,
-            f"cache({path!r}) would have several workers write one file.",
-            "Say cache() to keep the elements in memory, or cache('name'): a path that is not"
-            " absolute lies in the folder that each worker has for itself.",
+            f"cache({shown!r}) writes a file that several workers, or those of a run that was"
+            " started again, can't share.",
+            "Say cache() to keep the elements in memory, or write them to TFRecord files once.",
         )
 
 
@@ -113,9 +115,8 @@ def evenly(dataset: tf.data.Dataset) -> tf.data.Dataset:
     A worker gets its part of the rows, of each part of a batch by itself. `refusing` tells of it.
     """
     specs = {name: spec for name, spec in parts_of(dataset.element_spec) if hasattr(spec, "shape")}
-    shapes = [spec.shape for spec in specs.values() if spec.shape.rank != 0]
-    static = {None if shape.rank is None else shape[0] for shape in shapes}
-    if len(shapes) < 2 or (len(static) == 1 and None not in static):
+    static = _static_rows(dataset)
+    if len(static) < 2 or (len(set(static.values())) == 1 and None not in static.values()):
         return dataset
     names = ",".join(specs)
 
@@ -129,6 +130,23 @@ def evenly(dataset: tf.data.Dataset) -> tf.data.Dataset:
             return tf.nest.map_structure(tf.identity, whole, expand_composites=True)
 
     return dataset.map(tf.autograph.experimental.do_not_convert(look))
+
+
+def _static_rows(dataset: tf.data.Dataset) -> dict[str, int | None]:
+    """Return how many rows the parts of all batches have, None where that is not said."""
+    shapes = {n: s.shape for n, s in parts_of(dataset.element_spec) if hasattr(s, "shape")}
+    return {n: None if s.rank is None else s[0] for n, s in shapes.items() if s.rank != 0}
+
+
+def _check_rows(dataset: tf.data.Dataset) -> None:
+    """Refuse batches that are shared out by file, as far as their shapes tell.
+
+    A `map` after the last `batch` changes how TensorFlow makes these smaller (`evenly` is one).
+    """
+    static = _static_rows(dataset)
+    if len(set(static.values())) > 1:
+        found = ((n, "any number" if rows is None else str(rows)) for n, rows in static.items())
+        raise _uneven(", ".join(f"{name}: {rows}" for name, rows in found))
 
 
 def _rows(part: Any) -> Any:
@@ -150,9 +168,13 @@ def refusing() -> Iterator[None]:
             raise
         names, counts = found[1].split(","), found[2].split()
         rows = ", ".join(f"{n}: {c}" for n, c in zip(names, counts, strict=True) if c != "-1")
-        raise Refused(
-            "a batch",
-            f"its parts have different numbers of rows ({rows}), and workers share it out by rows.",
-            "Give every part one row for each example: repeat what all examples share, or put it"
-            " into the model. Or train with --workers 1.",
-        ) from None
+        raise _uneven(rows) from None
+
+
+def _uneven(rows: str) -> Refused:
+    return Refused(
+        "a batch",
+        f"its parts have different numbers of rows ({rows}), and workers share it out by rows.",
+        "Give every part one row for each example: repeat what all examples share, or put it"
+        " into the model. Or train with --workers 1.",
+    )

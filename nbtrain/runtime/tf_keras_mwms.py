@@ -290,9 +290,9 @@ def _configure_dataset(
         note_spec(x, dataset.element_spec)
         if strategy.num_replicas_in_sync > 1:
             shard.check_dense(dataset, "a dataset for tf_keras")
-            if not isinstance(adapter, data_adapter.TensorLikeDataAdapter):
-                dataset = pipelines.evenly(dataset)
         if not isinstance(adapter, data_adapter.TensorLikeDataAdapter) and not shard.is_by_file(x):
+            if strategy.num_replicas_in_sync > 1:
+                dataset = pipelines.evenly(dataset)
             counts = self._steps_per_epoch is None and adapter.get_size() is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)

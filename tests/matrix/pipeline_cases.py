@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import basic, case, xy
+from .cases import basic, case, shard_file, xy
 from .data_cases import dataset_ragged_input, of_words, sentences_of_words
 
 
@@ -186,10 +186,10 @@ def dataset_augmented_by_seeds() -> dict[str, Any]:
 # -- cache ----------------------------------------------------------------------------------------
 
 
-@case("tf.data: cache in a file by an absolute path", "data", refused="write one file")
+@case("tf.data: cache in a file", "data", refused="TFRecord files once")
 def dataset_cached_in_a_file() -> dict[str, Any]:
     def dataset() -> Any:
-        return pairs().cache("/tmp/nbtrain-matrix/cache").batch(16)
+        return pairs().cache("cache").batch(16)
 
     return basic(dataset=dataset)
 
@@ -250,6 +250,17 @@ def generator_with_memory() -> dict[str, Any]:
         while True:
             for i in range(0, 48, 16):
                 yield {"x": x[i : i + 16], "memory": memory}, y[i : i + 16]
+
+    return {"model": attends, "dataset": dataset, "validation": None}
+
+
+@case("--shard file: a memory of 10 rows with every batch", "data", shard="file",
+      refused=r"rows \(x.x: any number, x.memory: 10, y: any", full=True)  # fmt: skip
+def shard_with_memory() -> dict[str, Any]:
+    def dataset() -> Any:
+        memory = np.random.default_rng(4).normal(size=(10, 6)).astype("float32")
+        data = shard_file()["dataset"]()
+        return data.map(lambda x, y: ({"x": x, "memory": memory}, y))
 
     return {"model": attends, "dataset": dataset, "validation": None}
 
