@@ -16,6 +16,8 @@ from .errors import Refused
 
 #: Keras' own default for arrays.
 DEFAULT_BATCH = 32
+#: Datasets that make elements of others' parts, whose batches are none any more.
+_TAKES_APART = ("UnbatchDataset", "FlatMapDataset", "InterleaveDataset")
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,27 @@ def adapt(value: Any, *, batch: int | None, shuffle: Any = True, what: str = "da
 def _dataset(dataset: tf.data.Dataset, batch: int | None, where: str) -> Data:
     own = _batch_of(dataset)
     if own is None and not _is_batched(dataset):
+        varies = _varies(dataset)
+        if varies and batch is not None:
+            raise Refused(
+                where,
+                f"its elements are of no fixed shape ({varies}), so --batch can't put them"
+                " together.",
+                f"Leave --batch out, and have dataset() say .padded_batch({batch}), or"
+                f" .batch({batch}) if they are alike in fact.",
+            )
         if batch is None:
-            raise Refused(where, "the dataset is not batched.", "Say --batch, or batch() it.")
+            how = "Use padded_batch() in it." if varies else "Say --batch, or batch() it."
+            raise Refused(where, "the dataset is not batched.", how)
         dataset, own = dataset.batch(batch), batch
+    elif batch is not None and own is None:
+        raise Refused(
+            where,
+            f"its elements begin with a dimension of any length, as batches do, and --batch says"
+            f" {batch}.",
+            "Leave --batch out if they are batches; if each is an example, have dataset() say"
+            f" .padded_batch({batch}) instead.",
+        )
     elif batch is not None and own is not None and own != batch:
         raise Refused(
             where,
@@ -150,22 +170,51 @@ def _is_batched_itself(value: Any) -> bool:
 
 
 def _batch_of(dataset: Any) -> int | None:
-    """Return the batch size of the last `batch` in a pipeline, where it can be seen."""
+    """Return the batch size of the last `batch` in a pipeline, where it can be seen.
+
+    Of datasets that are put together (zip, concatenate) all must have the same.
+    """
     while dataset is not None:
         size = getattr(dataset, "_batch_size", None)
         if size is not None and "Batch" in type(dataset).__name__:
             value = tf.get_static_value(size)
             return int(value) if value is not None else None
-        inputs = dataset._inputs()
-        dataset = inputs[0] if len(inputs) == 1 else None
+        if type(dataset).__name__.endswith(_TAKES_APART):
+            return None
+        inputs = getattr(dataset, "_data_inputs", None) or dataset._inputs()
+        if len(inputs) > 1:
+            sizes = {_batch_of(each) for each in inputs}
+            return sizes.pop() if len(sizes) == 1 else None
+        dataset = inputs[0] if inputs else None
     return None
 
 
 def _is_batched(dataset: tf.data.Dataset) -> bool:
-    """Guess from the shapes: a first dimension that is unknown is a batch's."""
-    leaves = keras.tree.flatten(dataset.element_spec)
-    shapes = [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]
+    """Guess from the shapes: a first dimension that is unknown is a batch's.
+
+    Where the label is a single number it is an example's: so are ragged rows of one dimension.
+    """
+    specs = dataset.element_spec
+    if isinstance(specs, tuple) and len(specs) > 1:
+        labels = [leaf.shape.rank for _, leaf in _shaped(specs[1])]
+        if labels and not any(rank is None or rank > 0 for rank in labels):
+            return False
+    shapes = [leaf.shape for _, leaf in _shaped(specs) if not _is_one_row(leaf)]
     return any(s.rank is None or (s.rank > 0 and s[0] is None) for s in shapes)
+
+
+def _varies(dataset: tf.data.Dataset) -> str:
+    """Return the names of the parts of an element that are of any length."""
+    dense = [(n, s) for n, s in _shaped(dataset.element_spec) if isinstance(s, tf.TensorSpec)]
+    return ", ".join(f"{n}: {s.shape}" for n, s in dense if not s.shape.is_fully_defined())
+
+
+def _shaped(structure: Any) -> list[tuple[str, Any]]:
+    return [(name, leaf) for name, leaf in parts_of(structure) if hasattr(leaf, "shape")]
+
+
+def _is_one_row(spec: Any) -> bool:
+    return isinstance(spec, tf.RaggedTensorSpec) and spec.ragged_rank == 0
 
 
 def _makes_batches(value: Any) -> bool:
@@ -245,6 +294,11 @@ def _described(structure: Any) -> dict[str, Any]:
             shape = [None if d is None else int(d) for d in leaf.shape]
             found[path] = {"shape": shape, "dtype": _dtype(leaf)}
     return found
+
+
+def parts_of(structure: Any) -> list[tuple[str, Any]]:
+    """Return the parts of a batch, or of its spec, with their names, in one order."""
+    return list(_leaves(structure))
 
 
 def _leaves(structure: Any, path: str = "") -> Any:

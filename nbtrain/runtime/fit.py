@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from . import checkpoint, framework, keras_mwms, memory, rehearsal, same_data, shard
+from . import checkpoint, framework, keras_mwms, memory, pipelines, rehearsal, same_data, shard
 from . import data as data_module
 from .errors import Refused
 from .events import Started, Warned
@@ -159,6 +159,8 @@ class _Training:
             shard.by_file(train_data.arguments["x"], self.workers)
             self.warn([("shard-file", _BY_FILE)])
         for role, data in (("dataset", train_data), ("validation", validation)):
+            if data is not None and self.workers > 1:
+                pipelines.check(data.arguments["x"], f"{role}()")
             same_data.check_before(data, role, self.strategy)
         own = framework.of_model(model)
         if self.workers > 1 and validation is not None and validation.is_generator:
@@ -176,7 +178,7 @@ class _Training:
         first_epoch = reporter.first_epoch(int(arguments.pop("initial_epoch", 0)))
         memory.keep_freed()  # not before: what stays in one piece is better off by itself
         try:
-            with self.strategy.scope():
+            with self.strategy.scope(), pipelines.refusing():
                 model.fit(
                     **arguments,
                     epochs=request.epochs,

@@ -45,7 +45,7 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
 
-from . import keras_whole, shard
+from . import keras_whole, pipelines, shard
 from .data import note_spec
 from .errors import Refused
 from .keras_callbacks import looks_at_batches
@@ -402,9 +402,31 @@ def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = Non
         data_batch = keras.tree.map_structure(
             _local_spec, iterator._distributed_dataset.element_spec
         )
-    with self.distribute_strategy.scope():
+    with self.distribute_strategy.scope(), _refusing_ragged(data_batch):
         self._symbolic_build(data_batch=data_batch)
         keras_whole.prepare_metrics(self)
+
+
+@contextlib.contextmanager
+def _refusing_ragged(batch: Any) -> Iterator[None]:
+    """Refuse a model that can't be called on rows of any length as if they were dense.
+
+    Keras builds loss and metrics by calling the model on a stand-in, which for ragged rows is dense
+    (`Trainer._symbolic_build`). Without a strategy it leaves that to the first batch.
+    """
+    try:
+        yield
+    except Exception as error:
+        leaves = keras.tree.flatten(batch)
+        if not any(isinstance(leaf, (tf.RaggedTensorSpec, tf.RaggedTensor)) for leaf in leaves):
+            raise
+        raise Refused(
+            "ragged rows",
+            "Keras calls the model with dense rows before it trains with several workers, and that"
+            " failed.",
+            "Give dense rows, padded: x.to_tensor() in dataset(), and a mask in the model"
+            " (mask_zero=True).",
+        ) from error
 
 
 def _with_dtype(value: Any) -> Any:
@@ -429,7 +451,9 @@ def _epoch_iterator_init(
     if not isinstance(dataset, tf.distribute.DistributedDataset):
         source = kwargs.get("x")
         note_spec(source, dataset.element_spec)
-        if _is_watched(self.data_adapter, source) and distribute_strategy.num_replicas_in_sync > 1:
+        several = distribute_strategy.num_replicas_in_sync > 1
+        if several and _is_watched(self.data_adapter, source):
+            dataset = pipelines.evenly(dataset)
             counts = self.steps_per_epoch is None and self._num_batches is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from . import checkpoint, framework, halves
+from . import checkpoint, framework, halves, pipelines
 from .data import Data
 from .events import COUPLED
 
@@ -31,8 +31,11 @@ _EXTENT = (
 def rehearse(training: _Training) -> None:
     """Do what the run does until its first step is over, validation included."""
     prepared = training.prepared()
-    data = few(prepared.data)
-    validation = few(prepared.validation) if prepared.validation is not None else None
+    several = training.job.request.rehearses > 1
+    data = few(prepared.data, several=several)
+    validation = None
+    if prepared.validation is not None:
+        validation = few(prepared.validation, several=several)
     arguments = training.arguments(data, validation)
     for name in _EXTENT:
         arguments.pop(name, None)
@@ -40,21 +43,21 @@ def rehearse(training: _Training) -> None:
         arguments |= validation.validation_arguments
     elif "batch_size" in data.arguments and arguments.pop("validation_split", 0):
         arguments |= data.validation_arguments  # a part of the few may be none
-    with training.strategy.scope():
+    with training.strategy.scope(), pipelines.refusing():
         prepared.model.fit(**{**arguments, "verbose": 0})
         begun = training.resume(prepared.callbacks)
         if begun is not None:
             checkpoint.restore(prepared.model, begun.variables)
-    several, model = training.job.request.rehearses > 1, prepared.model
-    if several and halves.is_coupled(model, data, training.strategy):
+    if several and halves.is_coupled(prepared.model, data, training.strategy):
         training.warn([(COUPLED, halves.MESSAGE)])
 
 
-def few(data: Data) -> Data:
-    """Return the first examples of the first batch."""
+def few(data: Data, *, several: bool = False) -> Data:
+    """Return the first examples of the first batch, which `several` workers would share."""
     source = data.arguments["x"]
     if isinstance(source, tf.data.Dataset):
-        return dataclasses.replace(data, arguments={"x": _few_of_dataset(source)})
+        whole = pipelines.evenly(source) if several else source
+        return dataclasses.replace(data, arguments={"x": _few_of_dataset(whole)})
     if isinstance(source, keras.utils.PyDataset) or framework.is_sequence(source):
         return _of_arrays(data, source[0])
     if hasattr(source, "__next__") and not hasattr(source, "shape"):

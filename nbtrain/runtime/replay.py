@@ -14,13 +14,10 @@ from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
-from . import shard
+from . import pipelines, shard
 
 #: Kinds of graph nodes that call into Python.
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
-#: Beginnings of the kinds of graph nodes that draw numbers from, or change, a state of their own.
-_STATEFUL_OPS = ("Random", "Stateful", "Multinomial", "TruncatedNormal", "Parameterized", "Assign",
-                 "SampleDistorted")  # fmt: skip
 
 
 def remember(model: Any) -> Callable[[], TFEpochIterator]:
@@ -125,7 +122,7 @@ def _draws(iterator: TFEpochIterator) -> bool:
     """Tell whether reading draws numbers, other than for `shuffle`, or changes a variable."""
     return any(
         type(dataset).__name__.startswith("_Random")
-        or any(op.startswith(_STATEFUL_OPS) for op in shard.ops(dataset))
+        or any(op.startswith(pipelines.STATEFUL_OPS) for op in shard.ops(dataset))
         for dataset in _datasets(iterator)
     )
 
@@ -133,8 +130,7 @@ def _draws(iterator: TFEpochIterator) -> bool:
 def _is_unordered(iterator: TFEpochIterator) -> bool:
     """Tell whether the dataset was allowed to give its elements in any order."""
     return any(
-        dataset.options().deterministic is False
-        or getattr(dataset, "_deterministic", "default") == "false"
+        dataset.options().deterministic is False or pipelines.is_unordered(dataset)
         for dataset in _datasets(iterator)
     )
 

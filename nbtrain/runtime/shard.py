@@ -71,7 +71,11 @@ def distributed(
         It is known to have the same number of batches on all workers, though it can't tell.
     """
     has_one_replica = len(strategy.extended.worker_devices) == 1
-    if strategy.num_replicas_in_sync > 1 and not _is_dense(dataset):
+    several = strategy.num_replicas_in_sync > 1
+    # TensorFlow can't make batches smaller that have a scalar among their parts, either.
+    if several and has_one_replica and _has_scalar(dataset) and not is_by_file(source):
+        return _own_rows(dataset, strategy).with_options(options(source))
+    if several and not _is_dense(dataset):
         if has_one_replica:
             return _own_rows(dataset, strategy).with_options(options(source))
         check_dense(dataset, "several GPUs for a worker")
@@ -95,6 +99,11 @@ def check_dense(dataset: tf.data.Dataset, form: str) -> None:
 def _is_dense(dataset: tf.data.Dataset) -> bool:
     kinds = (tf.SparseTensorSpec, tf.RaggedTensorSpec)
     return not any(isinstance(spec, kinds) for spec in tf.nest.flatten(dataset.element_spec))
+
+
+def _has_scalar(dataset: tf.data.Dataset) -> bool:
+    leaves = tf.nest.flatten(dataset.element_spec)
+    return any(isinstance(spec, tf.TensorSpec) and spec.shape.rank == 0 for spec in leaves)
 
 
 def _own_rows(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
@@ -149,14 +158,18 @@ def inputs(dataset: Any) -> Iterator[Any]:
         yield from inputs(source)
 
 
-def ops(dataset: Any) -> set[str]:
-    """Return the kinds of graph nodes in the functions of a dataset."""
-    found: set[str] = set()
+def nodes(dataset: Any) -> Iterator[Any]:
+    """Yield the graph nodes in the functions of a dataset."""
     for function in getattr(dataset, "_functions", list)():
         graph = function.function.graph.as_graph_def()
-        found |= {n.op for n in graph.node}
-        found |= {n.op for f in graph.library.function for n in f.node_def}
-    return found
+        yield from graph.node
+        for inner in graph.library.function:
+            yield from inner.node_def
+
+
+def ops(dataset: Any) -> set[str]:
+    """Return the kinds of graph nodes in the functions of a dataset."""
+    return {node.op for node in nodes(dataset)}
 
 
 def _files(dataset: Any) -> Iterator[int]:

@@ -43,7 +43,7 @@ from tf_keras.src.optimizers.legacy.optimizer_v2 import OptimizerV2
 from tf_keras.src.optimizers.optimizer import Optimizer
 from tf_keras.src.utils import losses_utils, metrics_utils
 
-from . import keras_whole, shard
+from . import keras_whole, pipelines, shard
 from .data import note_spec
 from .keras_callbacks import looks_at_batches
 from .keras_mwms import (
@@ -291,6 +291,8 @@ def _configure_dataset(
         if strategy.num_replicas_in_sync > 1:
             shard.check_dense(dataset, "a dataset for tf_keras")
         if not isinstance(adapter, data_adapter.TensorLikeDataAdapter) and not shard.is_by_file(x):
+            if strategy.num_replicas_in_sync > 1:
+                dataset = pipelines.evenly(dataset)
             counts = self._steps_per_epoch is None and adapter.get_size() is None
             self._nbtrain_watch = Watch(counts=counts)
             dataset = self._nbtrain_watch.over(dataset)

@@ -1106,6 +1106,7 @@ def diverging_state() -> dict[str, Any]:
 from . import (  # noqa: E402
     custom_cases,  # noqa: F401
     data_cases,  # noqa: F401
+    pipeline_cases,  # noqa: F401
     random_cases,  # noqa: F401
     refused_cases,  # noqa: F401
     stock_cases,  # noqa: F401

@@ -184,6 +184,18 @@ def tfk_sparse() -> dict[str, Any]:
     return basic(dataset=dataset)
 
 
+@case("tf.data: batches whose parts have other numbers of rows", "tf_keras: data",
+      refused=r"rows \(x: 16, y: 16, sample_weight: 10\)", full=True)  # fmt: skip
+def tfk_other_rows() -> dict[str, Any]:
+    def dataset() -> Any:
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices(xy()).batch(16)
+        return data.map(lambda x, y: (x, y, tf.ones((10,))))
+
+    return basic(dataset=dataset)
+
+
 for _name, (_validation, _options) in VALIDATIONS.items():
 
     def _validated(validation: Callable[[], Any] = _validation) -> dict[str, Any]:
