@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from . import checkpoint, framework, halves
+from . import checkpoint, coupling, framework, halves
 from .data import Data
 from .events import COUPLED
 
@@ -45,9 +45,19 @@ def rehearse(training: _Training) -> None:
         begun = training.resume(prepared.callbacks)
         if begun is not None:
             checkpoint.restore(prepared.model, begun.variables)
-    several, model = training.job.request.rehearses > 1, prepared.model
-    if several and halves.is_coupled(model, data, training.strategy):
-        training.warn([(COUPLED, halves.MESSAGE)])
+    if training.job.request.rehearses > 1:
+        said = _coupled(prepared.model, data, training.strategy)
+        training.warn([(COUPLED, said)] if said else [])
+
+
+def _coupled(model: Any, data: Data, strategy: tf.distribute.Strategy) -> str:
+    """Return what to tell of examples that depend on each other; "" if nothing is known of any."""
+    said = coupling.warning(model, coupling.of_spec(data.build))
+    if said is None:  # made-up values did not do
+        said = coupling.warning(model, lambda: halves.inputs(data))
+    if said:
+        return said
+    return halves.MESSAGE if halves.is_coupled(model, data, strategy) else ""
 
 
 def few(data: Data) -> Data:
