@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -142,6 +143,37 @@ def leftovers(folder: Path) -> list[str]:
         if b"zygote" in line and line[-2].decode() in heads:
             found.append(b" ".join(line).decode())
     return found
+
+
+def listening(folder: Path) -> list[str]:
+    """Return the ports on which processes listen that were started for runs below `folder`.
+
+    They work there, or have it in their environment, as what they start has, wherever it works.
+    """
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":
+                sockets[f"socket:[{inode}]"] = int(local.rpartition(":")[2], 16)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or entry.name == str(os.getpid()):
+            continue
+        try:
+            is_ours = os.readlink(entry / "cwd").startswith(str(folder))
+            if is_ours or str(folder).encode() in (entry / "environ").read_bytes():
+                held = {os.readlink(one) for one in (entry / "fd").iterdir()}
+                found += [f"{entry.name}: {sockets[one]}" for one in held & sockets.keys()]
+        except OSError:
+            continue
+    return found
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Return what runs below `folder` have left: temporary files, and files half written."""
+    made_up = Path(tempfile.gettempdir()).glob("nbtrain-*")
+    return [*made_up, *folder.rglob("*.part"), *folder.glob(f"runs/*/{RunDir.SCRATCH}/*")]
 
 
 def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:

@@ -242,6 +242,33 @@ def dies_when_saved(fault):
     return m
 
 
+def saved_slowly(marker):
+    """A model that says when it is being saved, and takes a while the first time."""
+    import keras
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            if not marker.exists():
+                marker.touch()
+                time.sleep(3.0)
+            return super().get_config()
+
+    m = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            Layer(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    m.compile("adam", loss, metrics=["accuracy"])
+    return m
+
+
 def slow_without_python():
     """Milliseconds of arithmetic for every batch."""
     import tensorflow as tf

@@ -38,9 +38,18 @@ from nbtrain.runtime.rundir import RunDir
 
 from . import programs
 from .faults import Fault, callbacks
-from .harness import Apart, assert_equal_to_plain, launch, leftovers, plain, until
+from .harness import (
+    Apart,
+    assert_equal_to_plain,
+    launch,
+    leftovers,
+    listening,
+    plain,
+    temporary_files,
+    until,
+)
 
-pytestmark = pytest.mark.usefixtures("nbtrain_home")
+pytestmark = pytest.mark.usefixtures("nothing_left")
 FULL = pytest.mark.full
 
 BASIC = {
@@ -48,6 +57,16 @@ BASIC = {
     "dataset": programs.dataset,
     "validation": programs.validation,
 }
+
+
+@pytest.fixture
+def nothing_left(nbtrain_home, temporary, monkeypatch):
+    """See that no process, no port and no temporary file of a run is left behind."""
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    yield
+    until(lambda: not leftovers(nbtrain_home))
+    until(lambda: not listening(nbtrain_home))
+    until(lambda: not temporary_files(nbtrain_home))
 
 
 @pytest.fixture(scope="module")
@@ -273,15 +292,42 @@ def test_checkpoints_by_time_are_made_within_epochs(undisturbed):
     assert len(list((home() / run.id / RunDir.CHECKPOINTS).iterdir())) <= 2
 
 
-def test_a_checkpoint_that_is_being_written_when_its_worker_dies(tmp_path):
+def pids(run):
+    """Return the process of each worker, in the last generation."""
+    past = eventlog.read(home() / run.id / RunDir.EVENTS)
+    return {e.worker: e.pid for e in past if isinstance(e, Phase) and e.pid}
+
+
+def strike(number, processes):
+    """Send a signal to several processes at once."""
+    for pid in processes:
+        os.kill(pid, number)
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGKILL, (0,)),
+        pytest.param(signal.SIGKILL, (1,), marks=FULL),
+        pytest.param(signal.SIGKILL, (0, 1), marks=FULL),
+        pytest.param(signal.SIGSTOP, (0,), marks=FULL),
+        pytest.param(signal.SIGSTOP, (1,), marks=FULL),
+        pytest.param(signal.SIGSTOP, (0, 1), marks=FULL),
+    ],
+)
+def test_workers_lost_while_a_checkpoint_is_written(tmp_path, number, workers):
     """The half file is not taken for one."""
-    run = launch({**BASIC, "model": programs.big}, checkpoint_every="2 steps")
+    run = launch({**BASIC, "model": programs.big}, checkpoint_every="2 steps", unresponsive_s=3.0)
     folder = home() / run.id / RunDir.CHECKPOINTS
     until(lambda: list(folder.glob("*.safetensors")) and list(folder.glob(".*.part")), 60)
-    past = eventlog.read(home() / run.id / RunDir.EVENTS)
-    (chief,) = {e.pid for e in past if isinstance(e, Phase) and e.worker == 0 and e.pid}
-    os.kill(chief, signal.SIGKILL)
+    found = pids(run)
+    strike(number, [found[worker] for worker in workers])
     assert_equal_to_plain(run, plain(tmp_path, model="big"))
+    failed = {f.worker for f in events_of(run, Failed)}
+    assert failed
+    assert failed <= set(workers)
+    assert len(events_of(run, Started)) == 2
+    assert_goes_on_from_the_last_checkpoint(run)
     assert not list(folder.glob(".*"))
 
 
@@ -315,6 +361,22 @@ def test_a_worker_lost_while_the_model_is_saved(tmp_path, undisturbed, action):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("workers", [(1,), (0, 1)])
+def test_other_workers_lost_while_the_model_is_saved(tmp_path, undisturbed, number, workers):
+    """Those that don't save have nothing more to say, so that nothing is missed of them."""
+    marker = tmp_path / "saving"
+    run = launch({**BASIC, "model": lambda: programs.saved_slowly(marker)}, unresponsive_s=2.0)
+    until(marker.exists, 60)
+    found = pids(run)
+    strike(number, [found[worker] for worker in workers])
+    assert_equal_to_plain(run, undisturbed())
+    assert {f.worker for f in events_of(run, Failed)} <= set(workers)
+    if 0 in workers:
+        assert len(events_of(run, Started)) == 2
+
+
+@pytest.mark.full
 def test_a_head_killed_while_the_model_is_saved(tmp_path, undisturbed):
     fault = Fault("SIGSTOP", [0], tmp_path / "fault")
     run = launch({**BASIC, "model": lambda: programs.dies_when_saved(fault)})
@@ -335,6 +397,25 @@ def test_a_worker_lost_between_two_generations(tmp_path, undisturbed, number):
     os.kill(begins.pid, number)
     assert_equal_to_plain(run, undisturbed())
     assert len(events_of(run, Failed)) == 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_all_workers_lost_between_two_generations(tmp_path, undisturbed, number):
+    fault = Fault("SIGKILL", [1], tmp_path / "fault", epoch=1, batch=2)
+    functions = {**BASIC, "callbacks": callbacks(fault)}
+    late = {"unresponsive_s": 2.0, "start_timeout_s": 40.0}
+    run = launch(functions, checkpoint_every="2 steps", **late)
+    begun = {}
+    for event in run.watch():
+        if isinstance(event, Phase) and event.generation == 2 and event.pid:
+            begun[event.worker] = event.pid
+        if len(begun) == 2:
+            break
+    strike(number, begun.values())
+    assert_equal_to_plain(run, undisturbed())
+    assert len(events_of(run, Failed)) >= 2
+    assert events_of(run, Started)[-1].generation == 3
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,36 @@ def with_step(loss, *layers):
     return model
 
 
+def centered_model():
+    import keras
+
+    x = keras.Input((8,))
+    h = keras.layers.Dense(4)(x)
+    h = h - keras.ops.mean(h, axis=0, keepdims=True)
+    m = keras.Model(x, keras.layers.Dense(2)(h))
+    m.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return m
+
+
+def texts():
+    import tensorflow as tf
+
+    made = ["a b", "b", "c a b", "a a"] * 4, np.zeros(16, "int32")
+    return tf.data.Dataset.from_tensor_slices(made).batch(16)
+
+
+def of_texts():
+    import keras
+
+    x = keras.Input((), dtype="string")
+    words = keras.layers.TextVectorization(output_sequence_length=3, vocabulary=["a", "b", "c"])
+    h = keras.layers.Embedding(5, 4)(words(x))
+    h = h - keras.ops.mean(h, axis=0, keepdims=True)
+    m = keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
+    m.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return m
+
+
 def mean_by_hand(self, y, p):
     import keras
 
@@ -183,6 +213,17 @@ def test_a_step_whose_examples_do_not_count_one_by_one_is_told(loss):
     said = rehearse({"model": with_step(loss)}, workers=2)
     assert "not the mean of those of its halves" in said
     assert "self.compute_loss" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [(centered_model, programs.dataset), pytest.param(of_texts, texts, marks=pytest.mark.full)],
+)
+def test_a_model_whose_examples_depend_on_each_other_is_told(model, dataset):
+    """Found with made-up examples, or with real ones where none can be made up."""
+    said = rehearse({"model": model, "dataset": dataset}, workers=2)
+    assert said.startswith("Subtract 'subtract")
+    assert "--workers 1" in said
 
 
 @pytest.mark.parametrize(

@@ -376,6 +376,7 @@ async def _seek(start: Launcher, head: str, token: str, workers: list[int], pati
     finally:
         await agent.close()
         await start.close()
+        shutil.rmtree(scratch, ignore_errors=True)
     if last != "quit":
         print(f"agent: {last or 'the head is gone'}", file=sys.stderr)
     return 0 if last == "quit" else 1

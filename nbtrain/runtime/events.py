@@ -152,7 +152,7 @@ class Saved(Event):
     sha256: str = ""
 
 
-#: The code of the one warning of a rehearsal that is told, since the run itself can't give it.
+#: The code of the one warning of a rehearsal that is told: the run itself can't give it, or later.
 COUPLED = "coupled-step"
 
 

@@ -42,7 +42,7 @@ def is_coupled(model: Any, data: Data, strategy: tf.distribute.Strategy) -> bool
         return False
     if _is_joined(model):
         return False
-    batch = _batch(data)
+    batch = first_batch(data)
     leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
     if not all(isinstance(leaf, tf.Tensor) and leaf.shape.rank for leaf in leaves):
         return False
@@ -73,7 +73,13 @@ def _is_joined(model: keras.Model) -> bool:
     return joined or "float16" in str(model.compute_dtype) or model.count_params() > LARGEST
 
 
-def _batch(data: Data) -> Any:
+def inputs(data: Data) -> Any:
+    """Return the inputs of the first batch."""
+    batch = first_batch(data)
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def first_batch(data: Data) -> Any:
     """Return the first batch as `train_step` gets it."""
     source = data.arguments["x"]
     if isinstance(source, tf.data.Dataset):

@@ -169,7 +169,7 @@ def _check_layer(layer: Any) -> None:
 
 def _warnings_of_layer(layer: Any) -> Iterator[tuple[str, str]]:
     name = type(layer).__name__
-    if _draws(layer):
+    if draws(layer):
         yield (
             "random-layer",
             f"{name} draws other numbers on every worker, as it should: the results are good"
@@ -189,7 +189,7 @@ def _warnings_of_layer(layer: Any) -> Iterator[tuple[str, str]]:
         yield from _warning_of_sum(type(layer).call, f"{name}.call")
 
 
-def _draws(layer: Any) -> bool:
+def draws(layer: Any) -> bool:
     """Tell whether a layer draws numbers; recurrent ones have a generator even if they don't."""
     if not getattr(layer, "_seed_generators", None):
         return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from . import checkpoint, framework, halves, pipelines
+from . import checkpoint, coupling, framework, halves, pipelines
 from .data import Data
 from .events import COUPLED
 
@@ -47,9 +47,20 @@ def rehearse(training: _Training) -> None:
         prepared.model.fit(**{**arguments, "verbose": 0})
         begun = training.resume(prepared.callbacks)
         if begun is not None:
-            checkpoint.restore(prepared.model, begun.variables)
-    if several and halves.is_coupled(prepared.model, data, training.strategy):
-        training.warn([(COUPLED, halves.MESSAGE)])
+            checkpoint.restore(prepared.model, begun.variables, begun.metadata)
+    if several:
+        said = _coupled(prepared.model, data, training.strategy)
+        training.warn([(COUPLED, said)] if said else [])
+
+
+def _coupled(model: Any, data: Data, strategy: tf.distribute.Strategy) -> str:
+    """Return what to tell of examples that depend on each other; "" if nothing is known of any."""
+    said = coupling.warning(model, coupling.of_spec(data.build))
+    if said is None:  # made-up values did not do
+        said = coupling.warning(model, lambda: halves.inputs(data))
+    if said:
+        return said
+    return halves.MESSAGE if halves.is_coupled(model, data, strategy) else ""
 
 
 def few(data: Data, *, several: bool = False) -> Data:

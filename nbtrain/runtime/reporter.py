@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import framework, keras_mwms, same_data
-from .events import EpochEnd, Progress, Started, Warned
+from . import coupling, framework, keras_mwms, same_data
+from .events import COUPLED, EpochEnd, Progress, Started, Warned
 from .keeper import Keeper
 from .trainer import Control
 from .unkept import Unkept
@@ -95,7 +95,16 @@ class Reporter(keras.callbacks.Callback):
             first = self._first_epoch, self.keeper.resume.step if self.keeper.resume else 0
             self.control.say(self._started(self._trained, first, self.data))
             self._warn(self._unkept.begins())
+            self._try_model()
         self.control.phase("training")
+
+    def _try_model(self) -> None:
+        """Warn of a model whose examples depend on each other; once in a run."""
+        if self.control.job.workers < 2 or self.control.job.generation > 1:
+            return
+        said = coupling.warning(self._trained, coupling.of_spec(self.data.build))
+        if said:
+            self.control.say(Warned(code=COUPLED, message=said, worker=0))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to count steps."""

@@ -655,6 +655,39 @@ def own_layer_counts_uneven() -> dict[str, Any]:
     return basic(model=dense(layers=counting_examples))
 
 
+@case("a layer that takes the mean of the batch", "layers", batch=16, random=True,
+      warns="coupled-step",
+      why="it sees the examples of one worker, of which a warning tells")  # fmt: skip
+def own_layer_centers() -> dict[str, Any]:
+    def layers() -> Any:
+        import keras
+
+        class Centered(keras.layers.Layer):
+            def call(self, x: Any) -> Any:
+                return x - keras.ops.mean(x, axis=0)
+
+        return [keras.layers.Dense(8), Centered(), keras.layers.BatchNormalization()]
+
+    return basic(model=dense(layers=layers))
+
+
+@case("an add_loss of the variance of the batch", "layers", batch=16, random=True, full=True,
+      warns="coupled-step",
+      why="it sees the examples of one worker, of which a warning tells")  # fmt: skip
+def own_layer_adds_variance() -> dict[str, Any]:
+    def layers() -> Any:
+        import keras
+
+        class Varied(keras.layers.Layer):
+            def call(self, x: Any) -> Any:
+                self.add_loss(0.1 * keras.ops.var(x))
+                return x
+
+        return [keras.layers.Dense(8), Varied()]
+
+    return basic(model=dense(layers=layers))
+
+
 @case("weights set from unseeded numbers, others on each worker", "models", batch=16, full=True,
       refused="its values differ")  # fmt: skip
 def weights_by_rank() -> dict[str, Any]:

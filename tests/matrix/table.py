@@ -36,8 +36,24 @@ the batch (`tf.reduce_sum`) that is not divided by a number of examples (`tf.sha
 coupled loss of Keras called as a function (`keras.losses.dice`, `tversky`, `circle`). And a
 rehearsal, which runs in containers and pods have, compares the gradients of a few examples with
 those of their halves where a `train_step` computes its loss by itself, and warns if they are not
-the mean. Others go unnoticed. Train one epoch with `--workers 1` and with `--workers 2` and
-compare, if in doubt.
+the mean. It passes over models of tf_keras, of float16 or bfloat16, with BatchNormalization, with
+more than 20 million weights, and steps that draw random numbers or have anything computed by Keras'
+losses. Others go unnoticed.
+
+**Layers** that couple the examples of a batch (`x - ops.mean(x, axis=0)`, a minibatch standard
+deviation, in-batch negatives), and an `add_loss` or `activity_regularizer` that is no mean over the
+examples (`ops.var(x)`), give other numbers on each worker's part of a batch, and nbtrain can't make
+them right. Before it trains, it calls a model that has layers, a `call`, operations or functions of
+your own on four made-up examples, and on their two halves; if the outputs or added losses don't fit
+together, a warning names the layer. Unnoticed are models that draw random numbers even where they
+are not trained (a variational autoencoder), of float16 or bfloat16, with more than 20 million
+weights, with variables that are not Keras' own in a layer, that can't be called on made-up
+values (strings, say; a rehearsal then takes real ones), or, in tf_keras, that are not built by
+`model()` or keep values or metrics in a layer. With Dropout or BatchNormalization in it, and in
+tf_keras always, a model is called as in validation, so that what it does in training alone is not
+seen; nor is what the first weights multiply by zero.
+
+Train one epoch with `--workers 1` and with `--workers 2` and compare, if in doubt.
 
 A layer of your own with state brings a warning. One that counts calls is right; one that counts
 *examples* counts those of one worker, and in an uneven batch, where the workers' numbers differ,

@@ -16,6 +16,7 @@ import pytest
 
 from nbtrain.runtime import tensors
 from nbtrain.runtime.agent import free_port
+from nbtrain.runtime.events import COUPLED
 
 from .cases import CASES
 
@@ -221,6 +222,7 @@ def compare(case, cluster, plain, results, tmp_path):
             assert array.tobytes() == other[name].tobytes(), f"the workers differ in {name}"
     if case.warns:
         assert case.warns in answers[0]["warned"]
+    assert (COUPLED in answers[0]["warned"]) == (case.warns == COUPLED)  # no false alarm
     if case.holds is not None:
         assert case.holds(trained[0], answers[0]["history"])
     if case.random:

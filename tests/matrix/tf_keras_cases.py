@@ -454,6 +454,20 @@ def tfk_dropout() -> dict[str, Any]:
     return basic(model=dense(layers=layers))
 
 
+@case("a Lambda that takes the mean of the batch", "tf_keras: layers", batch=16, random=True,
+      full=True, warns="coupled-step",
+      why="it sees the examples of one worker, of which a warning tells")  # fmt: skip
+def tfk_centers() -> dict[str, Any]:
+    def layers() -> Any:
+        import tensorflow as tf
+        import tf_keras
+
+        centered = tf_keras.layers.Lambda(lambda x: x - tf.reduce_mean(x, axis=0))
+        return [tf_keras.layers.Dense(8), centered]
+
+    return basic(model=dense(layers=layers))
+
+
 @case("Normalization, adapted in model()", "tf_keras: layers", batch=16, full=True)
 def tfk_normalization() -> dict[str, Any]:
     def layers() -> Any:
