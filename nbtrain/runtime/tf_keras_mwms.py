@@ -87,6 +87,7 @@ class Function:
         self._step_function = getattr(model, name)
         self._is_stock = self._step_function.__func__ is getattr(tf_keras.Model, name)
         self._made: dict[bool, Any] = {}
+        keras_whole.prepare_losses(losses.Loss)
 
     def __call__(self, iterator: Any) -> Any:
         """Run `steps_per_execution` steps; return the logs of the last one."""
