@@ -42,6 +42,7 @@ from tensorflow.python.distribute import values as tf_values
 from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
+from tensorflow.python.eager import record
 
 from . import keras_whole, shard
 from .data import note_spec
@@ -116,6 +117,7 @@ class _Function:
         self._needs_exact = False
         self._results: dict[str, tuple[int, int]] | None = None
         self._made: dict[bool, tuple[Any, Any]] = {}
+        keras_whole.prepare_losses(loss_module.Loss)
 
     def __call__(self, iterator: Any) -> Any:
         """Run `steps_per_execution` steps; return the logs of the last one."""
@@ -575,15 +577,22 @@ def mean_gradients(grads: list[Any], step: Step) -> list[Any]:
 def _mean(grads: list[Any], step: Step) -> list[Any]:
     if step.is_sparse and tf.executing_eagerly():
         _refuse_sparse(grads)
+    # An outer tape wants gradients of these.
+    nested = record.should_record_backprop(_tensors(grads))
+    differentiated = step if nested else None
     if step.is_even:
-        means = packed_sum([_scaled(g, step.weight()) for g in grads])
+        means = packed_sum([_scaled(g, step.weight()) for g in grads], differentiated)
     else:
         n = tf.cast(step.n, "float32")
-        *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n])
+        *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n], differentiated)
         inverse = tf.math.reciprocal_no_nan(n_all)
         means = [_scaled(g, inverse) for g in sums]
     pairs = zip(grads, means, strict=True)
     return [_added_up(mean) if _has_rows_once(grad) else mean for grad, mean in pairs]
+
+
+def _tensors(grads: list[Any]) -> list[Any]:
+    return [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
 
 
 def _has_rows_once(grad: Any) -> bool:
