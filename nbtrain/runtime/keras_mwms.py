@@ -30,7 +30,7 @@ from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.callbacks.callback_list import CallbackList
 from keras.src.layers.normalization.batch_normalization import BatchNormalization
 from keras.src.losses import loss as loss_module
-from keras.src.metrics.reduction_metrics import Mean
+from keras.src.metrics.reduction_metrics import Mean, Sum
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random.seed_generator import SeedGenerator
@@ -741,6 +741,16 @@ def _mean_update_state(
     return original(self, values, sample_weight)
 
 
+def _sum_update_state(
+    original: Callable[..., Any], self: Any, values: Any, sample_weight: Any = None
+) -> Any:
+    """Wrap `Sum.update_state`: a number that all workers add (a count of steps) counts once."""
+    step = current()
+    if step is None or sample_weight is not None or not step.is_same(values):
+        return original(self, values, sample_weight)
+    return original(self, values, ops.cast(step.weight(), self.dtype))
+
+
 def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) -> Any:
     """Wrap `SeedGenerator.next`: workers draw different masks; the state stays the same."""
     seed = original(self, ordered)
@@ -799,6 +809,7 @@ def install() -> None:
     for name in _CANNOT_DO_NOTHING:
         wrap(backend.nn, name, not_on_nothing)
     wrap(Mean, "update_state", _mean_update_state)
+    wrap(Sum, "update_state", _sum_update_state)
     wrap(SeedGenerator, "next", _seed_next)
     wrap(tf_values, "apply_aggregation_replica_context", _aggregate)
     wrap(interleave_op._ParallelInterleaveDataset, "__init__", _interleave_init)

@@ -58,6 +58,16 @@ class Step:
             return 1.0 / replicas()
         return tf.math.divide_no_nan(tf.cast(self.n, "float32"), self.n_all())
 
+    def is_same(self, value: Any) -> bool:
+        """Tell whether a scalar is surely the same on all workers: a number in the source.
+
+        One that may be made of the shape of a shard is not.
+        """
+        if not isinstance(value, (int, float)):
+            return False
+        n = int(self.n) if self.is_even or tf.executing_eagerly() else 0
+        return n == 0 or value % n != 0
+
     def whole(self, value: Any) -> Any:
         """Return the rows of all workers in the order of the workers, with the right gradient."""
         value = tf.convert_to_tensor(value)

@@ -588,6 +588,57 @@ def step_dice_function() -> dict[str, Any]:
     return own_step(lambda: dice_step(as_object=False), validation=None)
 
 
+def counting_step(keras: Any, *, by_metric: bool) -> Any:
+    """Return a model of Keras 3 or tf_keras that counts its steps and examples."""
+    import tensorflow as tf
+
+    class Counts(keras.Model):  # type: ignore[misc, name-defined]
+        def train_step(self, data: Any) -> Any:
+            x, y = data
+            with tf.GradientTape() as tape:
+                errors = tf.square(self(x, training=True) - tf.one_hot(tf.cast(y, "int32"), 3))
+                loss = tf.reduce_mean(errors)
+            grads = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
+            return {"loss": loss, "n": tf.shape(x)[0]}
+
+    class ByMetric(Counts):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.steps = keras.metrics.Sum(name="steps")
+            self.seen = keras.metrics.Sum(name="seen")
+
+        def train_step(self, data: Any) -> Any:
+            super().train_step(data)
+            self.steps.update_state(1.0)
+            self.seen.update_state(tf.shape(data[0])[0])
+            return {"steps": self.steps.result(), "seen": self.seen.result()}
+
+    return ByMetric if by_metric else Counts
+
+
+@case("train_step with metrics that sum: its steps, its examples", "training steps", batch=16)
+def step_counts_by_metric() -> dict[str, Any]:
+    def make() -> Any:
+        import keras
+
+        return counting_step(keras, by_metric=True)
+
+    return own_step(make, validation=None)
+
+
+@case("train_step that returns its number of examples", "training steps", batch=16, full=True,
+      random=True, warns="count-in-logs",
+      why="what a step returns is averaged over the workers, of which a warning tells")  # fmt: skip
+def step_returns_count() -> dict[str, Any]:
+    def make() -> Any:
+        import keras
+
+        return counting_step(keras, by_metric=False)
+
+    return own_step(make, validation=None)
+
+
 @case("train_step that adds up gradients over two halves of its batch", "training steps",
       batch=16, full=True)  # fmt: skip
 def step_accumulates() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .cases import CASES, Case, _tfrecords, case, images, scale_fell, words, xy
-from .custom_cases import gaps, masked_error
+from .custom_cases import counting_step, gaps, masked_error
 from .data_cases import VALIDATIONS, validation_dataset, validation_generator
 from .stock_cases import fitted_before, predicted_before
 
@@ -564,6 +564,21 @@ def tfk_step_own() -> dict[str, Any]:
         return Model
 
     return basic(model=with_step(make))
+
+
+@case("train_step with metrics that sum: its steps, its examples", "tf_keras: training steps",
+      batch=16, full=True)  # fmt: skip
+def tfk_step_counts() -> dict[str, Any]:
+    def model() -> Any:
+        import tf_keras
+
+        inputs = tf_keras.Input((6,))
+        outputs = tf_keras.layers.Dense(3)(inputs)
+        m = counting_step(tf_keras, by_metric=True)(inputs, outputs)
+        m.compile("sgd")
+        return m
+
+    return basic(model=model, validation=None)
 
 
 @case("a GAN: two optimizers, two metrics", "tf_keras: training steps", batch=16, full=True)
