@@ -141,3 +141,18 @@ def test_a_coupled_function_of_keras_is_seen_and_its_class_is_none():
     assert message.startswith("train_step calls the function dice of Keras")
     assert message.endswith("keras.losses.Dice()")
     assert not list(keras_checks._warning_of_coupled(calls_an_object, "train_step"))
+
+
+def returns_a_length(x, loss):
+    rows = tf.shape(x)[0]
+    return {"loss": loss, "n": tf.cast(rows, "float32")}
+
+
+def returns_a_width(x, loss):
+    return {"loss": loss / tf.cast(tf.shape(x)[0], "float32"), "width": x.shape[1]}
+
+
+def test_a_number_of_examples_in_the_logs_is_seen_and_another_is_none():
+    ((code, _),) = keras_checks._warning_of_count(returns_a_length, "train_step")
+    assert code == "count-in-logs"
+    assert not list(keras_checks._warning_of_count(returns_a_width, "train_step"))

@@ -206,6 +206,7 @@ def warnings_of_steps(kind: type, base: type) -> Iterator[tuple[str, str]]:
             continue
         yield from _warning_of_sum(function, name)
         yield from _warning_of_coupled(function, name)
+        yield from _warning_of_count(function, name)
         if "tf.random." in (source := _source(function)) or "keras.random." in source:
             anew = f"; {DRAWN_ANEW}" if _DRAWS_ANEW.search(source) else ""
             yield (
@@ -246,6 +247,36 @@ def _warning_of_coupled(function: Any, name: str) -> Iterator[tuple[str, str]]:
                 " batch and here sees those of one worker; call an object in its place:"
                 f" keras.losses.{_COUPLED[found]}()",
             )
+
+
+def _warning_of_count(function: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Look for a number of examples among the logs."""
+    tree = _parsed(_source(function))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and _is_count(node.value, names):
+            names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    returned = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return)]
+    if any(_is_count(v, names) for d in returned if isinstance(d, ast.Dict) for v in d.values):
+        yield (
+            "count-in-logs",
+            f"{name} returns a number of examples: the scalars that a step returns are taken for"
+            " means over the examples, so this one comes out as the mean over the workers; count"
+            " with a metric (keras.metrics.Sum), which is summed over them",
+        )
+
+
+def _is_count(node: ast.AST, names: set[str]) -> bool:
+    """Tell whether something is the first length of a tensor, its size, or one of these names."""
+    if isinstance(node, ast.Call):
+        if _name(node) in ("cast", "float", "int") and node.args:
+            return _is_count(node.args[0], names)
+        return _name(node) in ("size", "len")
+    if isinstance(node, ast.Subscript):
+        of = _name(node.value) if isinstance(node.value, ast.Call) else None
+        first = isinstance(node.slice, ast.Constant) and node.slice.value == 0
+        return first and "shape" in (of, getattr(node.value, "attr", None))
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def _source(function: Any) -> str:

@@ -31,7 +31,7 @@ from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.callbacks.callback_list import CallbackList
 from keras.src.layers.normalization.batch_normalization import BatchNormalization
 from keras.src.losses import loss as loss_module
-from keras.src.metrics.reduction_metrics import Mean
+from keras.src.metrics.reduction_metrics import Mean, Sum
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.random import seed_generator as seed_module
@@ -44,6 +44,7 @@ from tensorflow.python.distribute import values as tf_values
 from tensorflow.python.distribute.collective_all_reduce_strategy import (
     CollectiveAllReduceExtended,
 )
+from tensorflow.python.eager import record
 
 from . import keras_whole, pipelines, shard
 from .data import note_spec
@@ -118,6 +119,7 @@ class _Function:
         self._needs_exact = False
         self._results: dict[str, tuple[int, int]] | None = None
         self._made: dict[bool, tuple[Any, Any]] = {}
+        keras_whole.prepare_losses(loss_module.Loss)
 
     def __call__(self, iterator: Any) -> Any:
         """Run `steps_per_execution` steps; return the logs of the last one."""
@@ -601,15 +603,22 @@ def mean_gradients(grads: list[Any], step: Step) -> list[Any]:
 def _mean(grads: list[Any], step: Step) -> list[Any]:
     if step.is_sparse and tf.executing_eagerly():
         _refuse_sparse(grads)
+    # An outer tape wants gradients of these.
+    nested = record.should_record_backprop(_tensors(grads))
+    differentiated = step if nested else None
     if step.is_even:
-        means = packed_sum([_scaled(g, step.weight()) for g in grads])
+        means = packed_sum([_scaled(g, step.weight()) for g in grads], differentiated)
     else:
         n = tf.cast(step.n, "float32")
-        *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n])
+        *sums, n_all = packed_sum([*(_scaled(g, n) for g in grads), n], differentiated)
         inverse = tf.math.reciprocal_no_nan(n_all)
         means = [_scaled(g, inverse) for g in sums]
     pairs = zip(grads, means, strict=True)
     return [_added_up(mean) if _has_rows_once(grad) else mean for grad, mean in pairs]
+
+
+def _tensors(grads: list[Any]) -> list[Any]:
+    return [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
 
 
 def _has_rows_once(grad: Any) -> bool:
@@ -758,6 +767,16 @@ def _mean_update_state(
     return original(self, values, sample_weight)
 
 
+def _sum_update_state(
+    original: Callable[..., Any], self: Any, values: Any, sample_weight: Any = None
+) -> Any:
+    """Wrap `Sum.update_state`: a number that all workers add (a count of steps) counts once."""
+    step = current()
+    if step is None or sample_weight is not None or not step.is_same(values):
+        return original(self, values, sample_weight)
+    return original(self, values, ops.cast(step.weight(), self.dtype))
+
+
 def _seed_next(original: Callable[..., Any], self: Any, ordered: bool = True) -> Any:
     """Wrap `SeedGenerator.next`: workers draw different masks; the state stays the same."""
     seed = original(self, ordered)
@@ -844,6 +863,7 @@ def install() -> None:
     for name in _CANNOT_DO_NOTHING:
         wrap(backend.nn, name, not_on_nothing)
     wrap(Mean, "update_state", _mean_update_state)
+    wrap(Sum, "update_state", _sum_update_state)
     wrap(SeedGenerator, "next", _seed_next)
     wrap(seed_module, "global_seed_generator", _global_seed_generator)
     wrap(tf_values, "apply_aggregation_replica_context", _aggregate)

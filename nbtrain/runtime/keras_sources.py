@@ -51,6 +51,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "keras.src.metrics.reduction_metrics:Mean.update_state": ("addc194e254f",),
     "keras.src.metrics.reduction_metrics:MeanMetricWrapper.update_state": ("1763e0dd65d0",),
     "keras.src.metrics.reduction_metrics:reduce_to_samplewise_values": ("46aacc7892d4",),
+    "keras.src.metrics.reduction_metrics:Sum.update_state": ("c378d5550155",),
     "keras.src.metrics.metric:Metric.add_variable": ("3bc628b9d872",),
     "keras.src.metrics.metric:Metric.stateless_reset_state": ("2502e584ef47",),
     "keras.src.optimizers.base_optimizer:BaseOptimizer.apply": ("43097be63b91",),

@@ -58,6 +58,16 @@ class Step:
             return 1.0 / replicas()
         return tf.math.divide_no_nan(tf.cast(self.n, "float32"), self.n_all())
 
+    def is_same(self, value: Any) -> bool:
+        """Tell whether a scalar is surely the same on all workers: a number in the source.
+
+        One that may be made of the shape of a shard is not.
+        """
+        if not isinstance(value, (int, float)):
+            return False
+        n = int(self.n) if self.is_even or tf.executing_eagerly() else 0
+        return n == 0 or value % n != 0
+
     def whole(self, value: Any) -> Any:
         """Return the rows of all workers in the order of the workers, with the right gradient."""
         value = tf.convert_to_tensor(value)
@@ -127,18 +137,22 @@ def reduce_sum(value: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def packed_sum(values: list[Any]) -> list[Any]:
-    """Sum over the workers: one call for the dense values of a dtype, one for each sparse one."""
+def packed_sum(values: list[Any], step: Step | None = None) -> list[Any]:
+    """Sum over the workers: one call for the dense values of a dtype, one for each sparse one.
+
+    With a step the sums can be differentiated (`coupled_sum`).
+    """
     results: list[Any] = [None] * len(values)
     by_dtype: dict[Any, list[int]] = {}
     for i, value in enumerate(values):
         if isinstance(value, tf.IndexedSlices):
-            results[i] = reduce_sum(value)
+            results[i] = reduce_sum(value) if step is None else _gathered_rows(value, step)
         else:
             by_dtype.setdefault(value.dtype, []).append(i)
     for indices in by_dtype.values():
         flat = tf.concat([tf.reshape(values[i], [-1]) for i in indices], 0)
-        parts = tf.split(reduce_sum(flat), [tf.size(values[i]) for i in indices], num=len(indices))
+        whole = reduce_sum(flat) if step is None else coupled_sum(flat, step)
+        parts = tf.split(whole, [tf.size(values[i]) for i in indices], num=len(indices))
         for i, part in zip(indices, parts, strict=True):
             shaped = tf.reshape(part, tf.shape(values[i]))
             shaped.set_shape(values[i].shape)
@@ -172,6 +186,11 @@ def table(row: Any, step: Step) -> Any:
     own = tf.reshape(own, [-1] + [1] * len(row.shape))
     # NaN times 0 would be NaN in the rows of the others.
     return coupled_sum(tf.math.multiply_no_nan(row[None], own), step)
+
+
+def _gathered_rows(value: tf.IndexedSlices, step: Step) -> tf.IndexedSlices:
+    values, indices = _gather(value.values, step), _gather(value.indices, step)
+    return tf.IndexedSlices(values, indices, value.dense_shape)
 
 
 def _gather(value: Any, step: Step) -> Any:

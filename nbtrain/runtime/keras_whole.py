@@ -3,12 +3,14 @@
 A mean over examples can be taken in parts; the Dice loss of a batch, a loss of the user's that
 sums by hand, an F1 score of a batch or a metric that keeps a maximum can not. Those get the
 outputs of all workers, so that every worker computes what one process would. Which is which is
-found out by trying: a function is called once on made-up values, whole and in two parts. What
-Keras itself brings is known and not tried.
+found out by trying: a function is called once on made-up values, whole and in two parts. What it
+would do with other values shows in its graph (`keras_apart`). What Keras itself brings is known and
+not tried.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -19,6 +21,7 @@ import tensorflow as tf
 from keras.src.metrics.reduction_metrics import MeanMetricWrapper
 
 from . import keras_step
+from .keras_apart import MEANS, has_rows, keeps_apart
 
 #: "examples": one value for each; "mean": the mean over them; "coupled": anything else.
 Kind = Literal["examples", "mean", "coupled"]
@@ -49,6 +52,39 @@ def loss_call(
         sample_weight = _whole(sample_weight, step)
     with keras_step.entered(None):
         return original(self, y_true, y_pred, sample_weight)
+
+
+def prepare_losses(base: Any) -> None:
+    """Wrap the `__call__` of all losses that override it, so that `base`'s is not called."""
+    for child in base.__subclasses__():
+        prepare_losses(child)
+        own = vars(child).get("__call__")
+        of_keras = child.__module__.startswith(("keras.", "tf_keras."))
+        if own is not None and not of_keras and not hasattr(own, "_nbtrain_wrapped"):
+            child.__call__ = _own_call(own)
+
+
+def _own_call(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        step = keras_step.current()
+        if step is None or not in_parts(args, kwargs):
+            return original(self, *args, **kwargs)
+
+        def called(args: Any, kwargs: Any) -> Any:
+            return original(self, *args, **kwargs)
+
+        def find() -> Kind:
+            return kind(called, (args, kwargs))
+
+        if remembered(self, (args, kwargs), find, of="__call__") != "coupled":
+            return original(self, *args, **kwargs)
+        args, kwargs = whole_tensors((args, kwargs), step)
+        with keras_step.entered(None):
+            return original(self, *args, **kwargs)
+
+    call._nbtrain_wrapped = True  # type: ignore[attr-defined]
+    return call
 
 
 def loss_kind(loss: Any, y_true: Any, y_pred: Any) -> Kind:
@@ -135,14 +171,14 @@ def _update_state(metric: Any, original: Callable[..., Any]) -> Callable[..., An
 
 def in_parts(*structure: Any) -> bool:
     """Tell whether all that a metric was given has a row for each example."""
-    tensors = [v for v in keras.tree.flatten(structure) if _has_shape(v)]
+    tensors = [v for v in keras.tree.flatten(structure) if has_rows(v)]
     return bool(tensors) and all(v.shape.rank for v in map(tf.convert_to_tensor, tensors))
 
 
 def whole_tensors(structure: Any, step: keras_step.Step) -> Any:
     """Return what a loss or metric was given with the rows of all workers."""
     return keras.tree.map_structure(
-        lambda v: _whole(v, step) if _has_shape(v) else v, structure
+        lambda v: _whole(v, step) if has_rows(v) else v, structure
     )  # fmt: skip
 
 
@@ -182,7 +218,11 @@ def _state_kind(metric: Any, update: Callable[..., Any], arguments: Any) -> Kind
         sums = all(_close(x + y, w) for x, y, w in zip(a, b, whole, strict=True))
         return "examples" if steady and sums else "coupled"
 
-    return _tried(call, arguments, judge)
+    def sums(*rows: Any) -> list[Any]:
+        return after([tf.zeros(v.shape, v.dtype) for v in metric.variables], rows)
+
+    found = _tried(call, arguments, judge)
+    return found if found == "coupled" or _keeps_apart(sums, arguments, None) else "coupled"
 
 
 # -- trying ---------------------------------------------------------------------------------------
@@ -206,7 +246,14 @@ def kind(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kind:
                 return "examples"
         return "coupled"
 
-    return _tried(call, arguments, judge)
+    found = _tried(call, arguments, judge)
+    by = MEANS if found == "mean" else ()
+    return found if found == "coupled" or _keeps_apart(function, arguments, by) else "coupled"
+
+
+def _keeps_apart(function: Callable[..., Any], arguments: Any, by: Any) -> bool:
+    with tf.init_scope(), keras_step.entered(None):
+        return keeps_apart(function, arguments, by)
 
 
 def _tried(
@@ -238,16 +285,16 @@ def _samples(arguments: Any) -> Iterator[Any]:
     """Yield values of the shapes and dtypes of the arguments, the first of which are labels."""
     rng = np.random.default_rng(0)
     leaves = keras.tree.flatten(arguments)
-    first = next((i for i, v in enumerate(leaves) if _has_shape(v)), 0)
-    several = sum(map(_has_shape, leaves)) > 1
-    small = sum(np.prod(_shape(v), dtype=float) for v in leaves if _has_shape(v)) < _MANY * 5
+    first = next((i for i, v in enumerate(leaves) if has_rows(v)), 0)
+    several = sum(map(has_rows, leaves)) > 1
+    small = sum(np.prod(_shape(v), dtype=float) for v in leaves if has_rows(v)) < _MANY * 5
     labels = _LABELS if small else _LABELS[:1]
     for of_labels, of_logits in itertools.product([*labels, "one_hot", "any"], (False, True)):
         if of_logits and not small:
             continue
         values = []
         for i, leaf in enumerate(leaves):
-            if not _has_shape(leaf):
+            if not has_rows(leaf):
                 values.append(leaf)
                 continue
             like = of_labels if i == first and several else "any"
@@ -271,23 +318,19 @@ def _shape(value: Any) -> list[int]:
     return [sum(_PARTS), *(4 if d is None else int(d) for d in value.shape[1:])]
 
 
-def _has_shape(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype") and len(value.shape) > 0
-
-
 def _close(a: Any, b: Any) -> bool:
     scale = max(float(np.abs(b).max(initial=0.0)), 1e-6)
     return bool(np.abs(np.asarray(a) - b).max(initial=0.0) <= 2e-5 * scale)
 
 
-def remembered(owner: Any, arguments: Any, find: Callable[[], Kind]) -> Kind:
+def remembered(owner: Any, arguments: Any, find: Callable[[], Kind], of: str = "") -> Kind:
     """Return what was found before for these shapes; kept with the loss or metric itself."""
     kinds = vars(owner).get("_nbtrain_kinds")
     if kinds is None:
         kinds = {}
         object.__setattr__(owner, "_nbtrain_kinds", kinds)
     leaves = keras.tree.flatten(arguments)
-    key = tuple(str(getattr(v, "shape", [])[1:]) for v in leaves if _has_shape(v))
+    key = (of, *(str(getattr(v, "shape", [])[1:]) for v in leaves if has_rows(v)))
     if key not in kinds:
         kinds[key] = find()
     return kinds[key]  # type: ignore[no-any-return]

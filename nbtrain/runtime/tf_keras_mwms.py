@@ -37,7 +37,7 @@ from tf_keras.src.layers.convolutional import (
 )
 from tf_keras.src.layers.normalization.batch_normalization import BatchNormalizationBase
 from tf_keras.src.layers.pooling import base_pooling1d, base_pooling2d, base_pooling3d
-from tf_keras.src.metrics.base_metric import Mean, MeanMetricWrapper
+from tf_keras.src.metrics.base_metric import Mean, MeanMetricWrapper, Sum
 from tf_keras.src.mixed_precision import loss_scale_optimizer
 from tf_keras.src.optimizers.legacy.optimizer_v2 import OptimizerV2
 from tf_keras.src.optimizers.optimizer import Optimizer
@@ -87,6 +87,7 @@ class Function:
         self._step_function = getattr(model, name)
         self._is_stock = self._step_function.__func__ is getattr(tf_keras.Model, name)
         self._made: dict[bool, Any] = {}
+        keras_whole.prepare_losses(losses.Loss)
 
     def __call__(self, iterator: Any) -> Any:
         """Run `steps_per_execution` steps; return the logs of the last one."""
@@ -426,6 +427,8 @@ def _prepare_metrics(metrics: list[Any]) -> None:
             changed = _of_all(metric, metric.update_state)
         elif type(metric) is Mean:
             changed = _weighted(metric.update_state)
+        elif type(metric) is Sum:
+            changed = _once(metric.update_state)
         else:
             continue
         object.__setattr__(metric, "update_state", changed)
@@ -442,6 +445,18 @@ def _weighted(original: Callable[..., Any]) -> Callable[..., Any]:
             sample_weight = step.weight()
         if not step.is_even:  # without examples it is NaN, and must not count
             values = tf.where(step.n > 0, values, 0)
+        return original(values, sample_weight=sample_weight)
+
+    return update_state
+
+
+def _once(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an `update_state` of Sum in which a number that all workers add counts once."""
+
+    def update_state(values: Any, sample_weight: Any = None) -> Any:
+        step = current()
+        if step is not None and sample_weight is None and step.is_same(values):
+            sample_weight = step.weight()
         return original(values, sample_weight=sample_weight)
 
     return update_state

@@ -108,6 +108,86 @@ def own_loss_class() -> dict[str, Any]:
     return with_loss(loss)
 
 
+@case("a subclass of keras.losses.Loss with a __call__ of its own", "own losses", batch=16)
+def own_loss_own_call() -> dict[str, Any]:
+    def loss() -> Any:
+        import keras
+        import tensorflow as tf
+
+        class Overlap(keras.losses.Loss):
+            def __call__(self, y: Any, p: Any, sample_weight: Any = None) -> Any:
+                y = tf.one_hot(tf.cast(tf.reshape(y, [-1]), "int32"), 3)
+                p = tf.nn.softmax(p)
+                return 1 - 2 * tf.reduce_sum(y * p) / tf.reduce_sum(y + p * p)
+
+        return Overlap()
+
+    return with_loss(loss)
+
+
+@case("a subclass of a loss of Keras whose __call__ adds to that, with sample weights",
+      "own losses", batch=16, full=True)  # fmt: skip
+def own_loss_calls_super() -> dict[str, Any]:
+    def loss() -> Any:
+        import keras
+
+        class More(keras.losses.SparseCategoricalCrossentropy):
+            def __call__(self, y: Any, p: Any, sample_weight: Any = None) -> Any:
+                more = keras.ops.mean(keras.ops.square(p))
+                return super().__call__(y, p, sample_weight) + 0.1 * more
+
+        return More(from_logits=True)
+
+    def dataset() -> Any:
+        return *xy(49), np.linspace(0, 2, 49).astype("float32")
+
+    return basic(model=dense(optimizer="sgd", loss=loss, metrics=()), dataset=dataset)
+
+
+def masked_error(*, nan: bool) -> Callable[..., Any]:
+    """Return a function that leaves labels out; a mean over examples where none is missing."""
+    import tensorflow as tf
+
+    def masked_error(y: Any, p: Any) -> Any:
+        keep = tf.cast(~tf.math.is_nan(y) if nan else tf.not_equal(y, -999), p.dtype)
+        error = tf.square(p - tf.where(keep > 0, y, 0.0))
+        return tf.reduce_sum(keep * error) / tf.maximum(tf.reduce_sum(keep), 1.0)
+
+    return masked_error
+
+
+def with_gaps(mark: float, n: int = 49, seed: int = 0) -> tuple[Any, Any]:
+    x, y = regression(n)
+    y[np.random.default_rng(seed).random(y.shape) < 0.4] = mark
+    y[:20:2] = mark
+    return x, y
+
+
+def gaps(mark: float) -> dict[str, Any]:
+    return {"dataset": lambda: with_gaps(mark), "validation": lambda: with_gaps(mark, 23, 1)}
+
+
+@case("a custom loss that leaves out NaN among the labels", "own losses", batch=16)
+def own_loss_nan() -> dict[str, Any]:
+    made = dense(optimizer="sgd", loss=lambda: masked_error(nan=True), metrics=())
+    return {"model": made, **gaps(np.nan)}
+
+
+@case("a custom loss, one value for an example, divided by the share of the labels that count",
+      "own losses", batch=16, full=True)  # fmt: skip
+def own_loss_shares() -> dict[str, Any]:
+    def loss() -> Any:
+        import tensorflow as tf
+
+        def share(y: Any, p: Any) -> Any:
+            keep = tf.cast(tf.not_equal(y, -999), p.dtype)
+            return tf.reduce_mean(keep * tf.square(p - y), -1) / (tf.reduce_mean(keep) + 0.1)
+
+        return share
+
+    return {"model": dense(optimizer="sgd", loss=loss, metrics=()), **gaps(-999)}
+
+
 # -- metrics of one's own -------------------------------------------------------------------------
 
 
@@ -209,6 +289,33 @@ def own_metric_classes() -> dict[str, Any]:
         return Largest()
 
     return with_metrics(share, batches, largest)
+
+
+@case("metrics that leave out labels of -999: a function, a class", "metrics", batch=16)
+def own_metric_gaps() -> dict[str, Any]:
+    def counted() -> Any:
+        import keras
+
+        class Counted(keras.metrics.Metric):
+            def __init__(self) -> None:
+                super().__init__(name="counted")
+                self.total = self.add_weight(name="total", initializer="zeros")
+                self.count = self.add_weight(name="count", initializer="zeros")
+
+            def update_state(self, y: Any, p: Any, sample_weight: Any = None) -> None:
+                n = keras.ops.cast(keras.ops.shape(p)[0], p.dtype)
+                self.total.assign_add(n * masked_error(nan=False)(y, p))
+                self.count.assign_add(n)
+
+            def result(self) -> Any:
+                return self.total / self.count
+
+        return Counted()
+
+    def model() -> Any:
+        return dense(optimizer="sgd", loss="mae", metrics=[masked_error(nan=False), counted()])()
+
+    return {"model": model, **gaps(-999)}
 
 
 @case("a metric whose result() is its variable", "metrics", batch=16, full=True)
@@ -481,6 +588,57 @@ def step_dice_function() -> dict[str, Any]:
     return own_step(lambda: dice_step(as_object=False), validation=None)
 
 
+def counting_step(keras: Any, *, by_metric: bool) -> Any:
+    """Return a model of Keras 3 or tf_keras that counts its steps and examples."""
+    import tensorflow as tf
+
+    class Counts(keras.Model):  # type: ignore[misc, name-defined]
+        def train_step(self, data: Any) -> Any:
+            x, y = data
+            with tf.GradientTape() as tape:
+                errors = tf.square(self(x, training=True) - tf.one_hot(tf.cast(y, "int32"), 3))
+                loss = tf.reduce_mean(errors)
+            grads = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
+            return {"loss": loss, "n": tf.shape(x)[0]}
+
+    class ByMetric(Counts):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.steps = keras.metrics.Sum(name="steps")
+            self.seen = keras.metrics.Sum(name="seen")
+
+        def train_step(self, data: Any) -> Any:
+            super().train_step(data)
+            self.steps.update_state(1.0)
+            self.seen.update_state(tf.shape(data[0])[0])
+            return {"steps": self.steps.result(), "seen": self.seen.result()}
+
+    return ByMetric if by_metric else Counts
+
+
+@case("train_step with metrics that sum: its steps, its examples", "training steps", batch=16)
+def step_counts_by_metric() -> dict[str, Any]:
+    def make() -> Any:
+        import keras
+
+        return counting_step(keras, by_metric=True)
+
+    return own_step(make, validation=None)
+
+
+@case("train_step that returns its number of examples", "training steps", batch=16, full=True,
+      random=True, warns="count-in-logs",
+      why="what a step returns is averaged over the workers, of which a warning tells")  # fmt: skip
+def step_returns_count() -> dict[str, Any]:
+    def make() -> Any:
+        import keras
+
+        return counting_step(keras, by_metric=False)
+
+    return own_step(make, validation=None)
+
+
 @case("train_step that adds up gradients over two halves of its batch", "training steps",
       batch=16, full=True)  # fmt: skip
 def step_accumulates() -> dict[str, Any]:
@@ -510,6 +668,72 @@ def step_accumulates() -> dict[str, Any]:
         return Halves
 
     return own_step(make, validation=None)
+
+
+def second_order_step(*, steps: bool) -> Any:
+    """Return a model whose loss has gradients by its variables in it."""
+    import keras
+    import tensorflow as tf
+
+    class Norm(keras.Model):
+        def further(self, x: Any, y: Any, loss: Any, grads: Any) -> Any:
+            return loss + 0.1 * tf.linalg.global_norm(grads)
+
+        def train_step(self, data: Any) -> Any:
+            x, y = data
+            variables = self.trainable_variables
+            with tf.GradientTape() as outer:
+                with tf.GradientTape() as inner:
+                    loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+                grads = inner.gradient(loss, variables)
+                further = self.further(x, y, loss, grads)
+            grads = outer.gradient(further, variables)
+            self.optimizer.apply_gradients(zip(grads, variables, strict=True))
+            return {"loss": loss, "further": further}
+
+    class Steps(Norm):
+        def further(self, x: Any, y: Any, loss: Any, grads: Any) -> Any:
+            pairs = zip(self.trainable_variables, grads, strict=True)
+            w, b, w2, b2 = (v - 0.1 * g for v, g in pairs)
+            outputs = tf.tanh(x @ w + b) @ w2 + b2
+            return tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
+            )
+
+    return Steps if steps else Norm
+
+
+@case("train_step with a penalty on the norm of its gradients", "training steps", batch=16)
+def step_norm_penalty() -> dict[str, Any]:
+    made = own_step(lambda: second_order_step(steps=False), optimizer="sgd", validation=None)
+    return made | {"dataset": lambda: xy(51)}
+
+
+@case("train_step that differentiates through a step of SGD (MAML)", "training steps", batch=16,
+      full=True)  # fmt: skip
+def step_maml() -> dict[str, Any]:
+    made = own_step(lambda: second_order_step(steps=True), optimizer="sgd", validation=None)
+    return made | {"dataset": lambda: xy(51)}
+
+
+@case("train_step with a penalty on the norm of its gradients, an Embedding", "training steps",
+      batch=16, full=True)  # fmt: skip
+def step_norm_penalty_sparse() -> dict[str, Any]:
+    def model() -> Any:
+        import keras
+
+        inputs = keras.Input((5,))
+        mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 4)(inputs))
+        m = second_order_step(steps=False)(inputs, keras.layers.Dense(3)(mean))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        m.compile("sgd", loss)
+        return m
+
+    def dataset() -> Any:
+        rng = np.random.default_rng(0)
+        return rng.integers(0, 20, (51, 5)), rng.integers(0, 3, 51)
+
+    return {"model": model, "dataset": dataset}
 
 
 # -- callbacks ------------------------------------------------------------------------------------

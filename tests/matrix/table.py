@@ -55,6 +55,13 @@ seen; nor is what the first weights multiply by zero.
 
 Train one epoch with `--workers 1` and with `--workers 2` and compare, if in doubt.
 
+The scalars that such a step returns are taken for means over the examples as well, and come out as
+the mean over the workers, weighted by their examples: a maximum over the batch, or a number of
+examples (which brings a warning), is then not that of one process. A metric is right: `Mean`,
+`Sum().update_state(1.0)` for the number of steps, `Sum().update_state(tf.shape(x)[0])` for that of
+examples. A tensor that is a sum already (`Sum().update_state(tf.reduce_sum(e))`) is added up over
+the workers; a mean counts once for each worker there.
+
 A layer of your own with state brings a warning. One that counts calls is right; one that counts
 *examples* counts those of one worker, and in an uneven batch, where the workers' numbers differ,
 the run ends with an error at the end of the epoch. Count with a metric, which is summed over the

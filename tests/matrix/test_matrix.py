@@ -175,8 +175,10 @@ def test_so_do_three_and_four(name, workers, clusters, plain, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("dataset_drop_remainder", 1), ("rest_1", 1), ("batch_normalization", 3)]
-)
+    ("name", "count"),
+    [("dataset_drop_remainder", 1), ("rest_1", 1), ("loss_per_example", 1), ("loss_scalar", 1),
+     ("batch_normalization", 3)],
+)  # fmt: skip
 def test_a_step_has_no_collective_that_it_does_not_need(name, count, clusters, tmp_path):
     """One for all gradients, in even batches and uneven ones; those of a BatchNormalization."""
     answers = clusters[2].train(CASES[name], tmp_path / "trained")

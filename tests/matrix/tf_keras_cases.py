@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .cases import CASES, Case, _tfrecords, case, images, scale_fell, words, xy
+from .custom_cases import counting_step, gaps, masked_error
 from .data_cases import VALIDATIONS, validation_dataset, validation_generator
 from .stock_cases import fitted_before, predicted_before
 
@@ -260,6 +261,34 @@ def tfk_loss_coupled() -> dict[str, Any]:
         return lambda y, p: tf.reduce_mean(tf.square(p)) ** 2 + tf.reduce_max(p) ** 2
 
     return basic(model=dense(optimizer="sgd", loss=loss, metrics=()))
+
+
+@case("a subclass of tf_keras.losses.Loss with a __call__ of its own", "tf_keras: losses",
+      batch=16, full=True)  # fmt: skip
+def tfk_loss_own_call() -> dict[str, Any]:
+    def loss() -> Any:
+        import tensorflow as tf
+        import tf_keras
+
+        class Overlap(tf_keras.losses.Loss):
+            def __call__(self, y: Any, p: Any, sample_weight: Any = None) -> Any:
+                y = tf.one_hot(tf.cast(tf.reshape(y, [-1]), "int32"), 3)
+                p = tf.nn.softmax(p)
+                return 1 - 2 * tf.reduce_sum(y * p) / tf.reduce_sum(y + p * p)
+
+        return Overlap()
+
+    return basic(model=dense(optimizer="sgd", loss=loss, metrics=()))
+
+
+@case("a custom loss and a metric that leave out NaN among the labels", "tf_keras: losses",
+      batch=16)  # fmt: skip
+def tfk_loss_nan() -> dict[str, Any]:
+    def model() -> Any:
+        error = masked_error(nan=True)
+        return dense(optimizer="sgd", loss=lambda: error, metrics=lambda: [error])()
+
+    return {"model": model, **gaps(np.nan)}
 
 
 @case("a loss for each time step, masked", "tf_keras: losses", batch=16)
@@ -561,6 +590,21 @@ def tfk_step_own() -> dict[str, Any]:
         return Model
 
     return basic(model=with_step(make))
+
+
+@case("train_step with metrics that sum: its steps, its examples", "tf_keras: training steps",
+      batch=16, full=True)  # fmt: skip
+def tfk_step_counts() -> dict[str, Any]:
+    def model() -> Any:
+        import tf_keras
+
+        inputs = tf_keras.Input((6,))
+        outputs = tf_keras.layers.Dense(3)(inputs)
+        m = counting_step(tf_keras, by_metric=True)(inputs, outputs)
+        m.compile("sgd")
+        return m
+
+    return basic(model=model, validation=None)
 
 
 @case("a GAN: two optimizers, two metrics", "tf_keras: training steps", batch=16, full=True)
