@@ -24,7 +24,8 @@ _NOTES = ("_self_", "_nbtrain_")
 #: The one of them that alone holds the layers of a functional model of tf_keras.
 _HELD = "_self_tracked_trackables"
 #: Packages whose objects are not looked into, but for layers, modules and random generators.
-_CLOSED = {"builtins", "keras", "tf_keras", "tensorflow", "numpy", "nbtrain"}
+_CLOSED = {"builtins", "keras", "tf_keras", "tensorflow", "numpy"}
+_CLOSED.add(__name__.partition(".")[0])  # nbtrain has another name in trainers
 _CLOSED |= sys.stdlib_module_names
 _OPEN = (tf.__internal__.tracking.AutoTrackable, keras.random.SeedGenerator)
 #: Attributes of a model of tf_keras that count for its own use.

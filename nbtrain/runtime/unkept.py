@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.values import SyncOnReadVariable
@@ -52,7 +53,8 @@ class Unkept:
     def after_first_step(self) -> Iterator[Warning_]:
         """Yield warnings of what the first step has made, or draws; note what else it uses."""
         for key, name, _ in framework.named_variables(self._model):
-            if key not in self._at_first and not key.startswith(("optimizer", "seed")):
+            is_late = key not in self._at_first and not key.startswith(("optimizer", "seed"))
+            if is_late and isinstance(self._model, keras.Model):  # tf_keras traces a step before
                 yield _warning(name, "it is made in the first step", "make it in __init__")
         graphs = list(_graphs(self._model))
         if not draws_anew(type(self._model)) and any(_draws(graph) for graph in graphs):
