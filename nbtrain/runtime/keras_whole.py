@@ -94,7 +94,9 @@ def loss_kind(loss: Any, y_true: Any, y_pred: Any) -> Kind:
         return "examples"
 
     def call(y: Any, p: Any) -> Any:
-        y, p = keras.tree.map_structure(lambda v: tf.convert_to_tensor(v, loss.dtype), (y, p))
+        y, p = keras.tree.map_structure(
+            lambda v: keras.ops.convert_to_tensor(v, loss.dtype), (y, p)
+        )
         return loss.call(y, p)
 
     return remembered(loss, (y_true, y_pred), lambda: kind(call, (y_true, y_pred)))

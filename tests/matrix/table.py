@@ -27,9 +27,10 @@ themselves to the last bit.
 
 ## What can't be seen from outside
 
-Before it trains, nbtrain tries a compiled loss and metrics of your own on a few examples: those
-that couple the examples of a batch (contrastive losses, Dice, a sum over the batch) are computed
-from the outputs of all workers. So is a `Loss` object of Keras that you call in a `train_step` of
+Before it trains, nbtrain tries a compiled loss and metrics of your own on a few examples, and looks
+at the operations that they are made of: those that couple the examples of a batch (contrastive
+losses, Dice, a sum over the batch, a mean over the labels that are not missing) are computed from
+the outputs of all workers. So is a `Loss` object of Keras that you call in a `train_step` of
 your own (`keras.losses.Dice()(y, p)`). That is not possible for what else you compute there: such
 losses are taken for means over the examples. Two things in the source bring a warning: a sum over
 the batch (`tf.reduce_sum`) that is not divided by a number of examples (`tf.shape(x)[0]`), and a
