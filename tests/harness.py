@@ -171,9 +171,13 @@ def listening(folder: Path) -> list[str]:
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """Return what runs below `folder` have left: temporary files, and files half written."""
-    made_up = Path(tempfile.gettempdir()).glob("nbtrain-*")
-    return [*made_up, *folder.rglob("*.part"), *folder.glob(f"runs/*/{RunDir.SCRATCH}/*")]
+    """Return what runs below `folder` have left: temporary files, and files half written.
+
+    The folder of an agent that is killed is that of a container, and gone with it.
+    """
+    beside = Path(tempfile.gettempdir()).glob("nbtrain-*")
+    made = [path for path in beside if not path.name.startswith("nbtrain-agent-")]
+    return [*made, *folder.rglob("*.part"), *folder.glob(f"runs/*/{RunDir.SCRATCH}/*")]
 
 
 def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
