@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -171,11 +170,11 @@ def listening(folder: Path) -> list[str]:
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """Return what runs below `folder` have left: temporary files, and files half written.
+    """Return what runs below `folder` have left: files below its `tmp`, and files half written.
 
     The folder of an agent that is killed is that of a container, and gone with it.
     """
-    beside = Path(tempfile.gettempdir()).glob("nbtrain-*")
+    beside = (folder / "tmp").glob("nbtrain-*")
     made = [path for path in beside if not path.name.startswith("nbtrain-agent-")]
     return [*made, *folder.rglob("*.part"), *folder.glob(f"runs/*/{RunDir.SCRATCH}/*")]
 

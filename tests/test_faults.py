@@ -60,9 +60,15 @@ BASIC = {
 
 
 @pytest.fixture
-def nothing_left(nbtrain_home, temporary, monkeypatch):
-    """See that no process, no port and no temporary file of a run is left behind."""
-    monkeypatch.setenv("TMPDIR", str(temporary))
+def nothing_left(nbtrain_home, monkeypatch):
+    """See that no process, no port and no temporary file of a run is left behind.
+
+    This process keeps the modules of a model that it has loaded for as long as it lives: what it
+    makes by itself is elsewhere.
+    """
+    folder = nbtrain_home / "tmp"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(folder))
     yield
     until(lambda: not leftovers(nbtrain_home))
     until(lambda: not listening(nbtrain_home))
