@@ -465,6 +465,8 @@ def serve(client: Client, run_id: str, claim: Object) -> None:
         secret = manifests.server_secret(runtime_zip().read_bytes(), token)
         client.delete("Secret", secret["metadata"]["name"])
         client.create(owned(secret, job))
+        # Not before: a pod whose Secret is not there yet looks like one that can't start.
+        client.patch("Job", job["metadata"]["name"], {"spec": {"suspend": False}})
 
 
 def check_server(client: Client, run_id: str, *, patient: bool = True) -> None:

@@ -225,9 +225,10 @@ class Manifests:
     def server(self) -> Manifest:
         """Return the Job that serves the volume of a run whose head is gone; it has its own Secret.
 
-        It ends when nobody asks any more, and removes itself.
+        It is made suspended, ends when nobody asks any more, and removes itself.
         """
         spec = {
+            "suspend": True,
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": 1,
