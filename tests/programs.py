@@ -229,11 +229,18 @@ def dies_when_saved(fault):
                 fault.strike()
             return super().get_config()
 
+    return _with(Layer())
+
+
+def _with(layer):
+    """A network with this layer before the last one."""
+    import keras
+
     m = keras.Sequential(
         [
             keras.layers.Input((8,)),
             keras.layers.Dense(16, activation="relu"),
-            Layer(),
+            layer,
             keras.layers.Dense(2),
         ]
     )
@@ -256,17 +263,7 @@ def saved_slowly(marker):
                 time.sleep(3.0)
             return super().get_config()
 
-    m = keras.Sequential(
-        [
-            keras.layers.Input((8,)),
-            keras.layers.Dense(16, activation="relu"),
-            Layer(),
-            keras.layers.Dense(2),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    m.compile("adam", loss, metrics=["accuracy"])
-    return m
+    return _with(Layer())
 
 
 def slow_without_python():

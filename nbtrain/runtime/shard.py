@@ -161,10 +161,15 @@ def inputs(dataset: Any) -> Iterator[Any]:
 def nodes(dataset: Any) -> Iterator[Any]:
     """Yield the graph nodes in the functions of a dataset."""
     for function in getattr(dataset, "_functions", list)():
-        graph = function.function.graph.as_graph_def()
-        yield from graph.node
-        for inner in graph.library.function:
-            yield from inner.node_def
+        yield from graph_nodes(function.function.graph)
+
+
+def graph_nodes(graph: tf.Graph) -> Iterator[Any]:
+    """Yield the nodes of a graph, and of the functions that it calls."""
+    definition = graph.as_graph_def()
+    yield from definition.node
+    for inner in definition.library.function:
+        yield from inner.node_def
 
 
 def ops(dataset: Any) -> set[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.values import SyncOnReadVariable
 
-from . import framework
+from . import framework, shard
 from .attributes import COUNTERS
 from .keras_checks import DRAWN_ANEW, draws_anew
 
@@ -94,9 +94,7 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 
 def _draws(graph: Any) -> bool:
-    definition = graph.as_graph_def()
-    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
-    return any(node.op in _DRAW for node in nodes)
+    return any(node.op in _DRAW for node in shard.graph_nodes(graph))
 
 
 def _digest(variable: Any) -> bytes:
