@@ -191,9 +191,10 @@ class Run:
         WaitInterrupted
             If the kernel is interrupted; the run goes on.
         """
-        self._follow()
-        with self._shown_while_waiting():
-            self._until(lambda: self._followed, timeout)
+        with self._interruptible():
+            self._follow()
+            with self._shown_while_waiting():
+                self._until(lambda: self._followed, timeout)
         return self
 
     # -- results ------------------------------------------------------------------------------
@@ -575,19 +576,23 @@ class Run:
                 )
 
     def _until(self, condition: Callable[[], object], timeout: float | None = None) -> None:
-        """Wait, letting interrupts through; they only end the waiting."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        with self._interruptible(), self._changed:
+            while not condition():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise WaitTimeout(
+                        f"{self.name} is still {self._state.status} after {timeout:g} s",
+                        "It goes on; wait again, or stop it with .stop().",
+                    )
+                # Short waits: a longer one would hold an interrupt back on some platforms.
+                self._changed.wait(min(0.5, left) if left is not None else 0.5)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Have an interrupt end the waiting alone."""
         try:
-            with self._changed:
-                while not condition():
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise WaitTimeout(
-                            f"{self.name} is still {self._state.status} after {timeout:g} s",
-                            "It goes on; wait again, or stop it with .stop().",
-                        )
-                    # Short waits: a longer one would hold an interrupt back on some platforms.
-                    self._changed.wait(min(0.5, left) if left is not None else 0.5)
+            yield
         except KeyboardInterrupt:
             raise WaitInterrupted(
                 f"stopped waiting; {self.name} goes on ({self._state.status})",

@@ -13,8 +13,7 @@ from .state import RunState
 
 #: How often the list of runs is made anew, and how often known runs are looked at, in seconds.
 LIST_S, LOOK_S = 2.0, 0.2
-#: Whoever asks for all runs, or for one that is not in the list, has it made anew if it is older
-#: than this, in seconds: a run may have begun just now, and many may ask.
+#: The list is not made anew more often than this, in seconds, however many ask.
 FRESH_S = 0.5
 
 
@@ -50,8 +49,14 @@ class Watcher:
         self._looking = asyncio.Lock()
 
     async def find(self, run_id: str) -> Run | None:
-        """Return the run of an id; None if there is none."""
-        if run_id not in self._runs:
+        """Return the run of an id; None if there is none.
+
+        The run may have begun just now: that there is none is said by a list that was begun after
+        the question.
+        """
+        asked = self._clock()
+        while run_id not in self._runs and self._listed < asked:
+            await asyncio.sleep(self._listed + FRESH_S - asked)
             await self.refresh(FRESH_S)
         return self._runs.get(run_id)
 
@@ -63,8 +68,9 @@ class Watcher:
         async with self._looking:
             if self._clock() - self._listed < older_than:
                 return
+            began = self._clock()
             self._runs, problems = await asyncio.to_thread(self._look, dict(self._runs))
-            self._listed = self._clock()
+            self._listed = began
         self._compare(problems)
 
     async def changes(self, at_least_every: float = 1.0) -> AsyncGenerator[None]:

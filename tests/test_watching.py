@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -55,18 +56,30 @@ def test_many_who_ask_at_once_have_the_backends_asked_once(looks):
 
 
 def test_a_run_that_is_nowhere_is_looked_for_now_and_then_however_many_ask(looks):
-    watcher = Watcher(looks, looks.clock)
+    watcher = Watcher(looks)
 
     async def asked():
-        counts = []
-        for _ in range(3):
+        began = time.monotonic()
+        for count in range(1, 4):
             found = await asyncio.gather(*(watcher.find("nowhere") for _ in range(20)))
             assert set(found) == {None}
-            counts.append(looks.count)
-            looks.now += FRESH_S * 0.6
-        return counts
+            assert looks.count == count
+        return time.monotonic() - began
 
-    assert asyncio.run(asked()) == [1, 1, 2]
+    assert asyncio.run(asked()) >= 2 * FRESH_S
+
+
+def test_a_run_that_has_begun_since_the_last_list_is_found():
+    ref = RunRef("kubernetes", "digits", "digits-1", 1.0, stored=True, request="{}")
+    request = TrainRequest(name="digits", id="digits-1", seed=1)
+    lists = [Runs(), Runs([Run(Stored(), ref, request)])]
+    watcher = Watcher(lambda: lists.pop(0))
+
+    async def asked():
+        await watcher.refresh()
+        return await watcher.find("digits-1")
+
+    assert asyncio.run(asked()).id == "digits-1"
 
 
 def test_listeners_share_one_look_and_none_is_left_when_they_go(looks, monkeypatch):

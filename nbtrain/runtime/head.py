@@ -43,6 +43,8 @@ KILL_S = 10.0
 REJOIN_S = 5.0
 #: How long a head that came back waits for all agents before it goes on with some, in seconds.
 RETURN_S = 10.0
+#: How long stacks may take to come once they were asked for, in seconds.
+STACKS_S = 5.0
 #: One that does not answer for so long is the cause where others failed: of a machine that died
 #: nothing is heard, and they may notice before it has been silent for too long. Seconds.
 QUIET_S = 3.0
@@ -305,7 +307,8 @@ class Head:
         return steady if 0 < self.request.min_workers <= len(steady) else here
 
     async def _run_generation(self) -> _Verdict:
-        self._trouble, self._stop, self._stacks_asked = None, _Stop(), None
+        self._trouble, self._stop = None, _Stop()
+        self._stacks_asked, self._stacks = None, {}
         self._gained = False
         self._meter.clear()
         going = {} if self._members else self._going()
@@ -558,7 +561,7 @@ class Head:
                 return _Verdict(self._failed_by(event))
             return None
         if isinstance(event, Phase):
-            member.phase = event.phase
+            member.phase, member.advanced = event.phase, time.monotonic()
         if event is not None:
             self._append(event)
         return None
@@ -690,18 +693,26 @@ class Head:
 
     async def _watch_stall(self, idle: float) -> _Verdict | None:
         if idle < min(self.request.stacks_after_s, self.request.stall_timeout_s / 2):
-            self._stacks_asked = None
+            self._stacks_asked, self._stacks = None, {}
             return None
         if self._stacks_asked is None:
             self._stacks_asked = time.monotonic()
             await self._agents.tell_all({"do": "stacks", "generation": self._generation})
-        if idle < self.request.stall_timeout_s:
+        if idle < self.request.stall_timeout_s or not self._have_stacks():
             return None
+        if not all(member.met() for member in self._live()):
+            return None  # those that have not met yet have `start_timeout_s`
         message = (
             f"no worker got on for {self.request.stall_timeout_s:g} s"
             " (--stall-timeout); the stacks of all workers are in the warning before"
         )
         return _Verdict(self._failed(None, "stalled", message, _joined(self._stacks)))
+
+    def _have_stacks(self) -> bool:
+        """Tell whether the stacks that were asked for are all here, or will not come any more."""
+        assert self._stacks_asked is not None
+        here = all(str(member.worker) in self._stacks for member in self._live())
+        return here or time.monotonic() - self._stacks_asked > STACKS_S
 
     def _tell_stacks(self, stacks: dict[str, str]) -> None:
         positions = ", ".join(f"worker {m.worker} is {m.phase}" for m in self._members.values())

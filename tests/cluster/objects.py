@@ -37,6 +37,9 @@ def create_namespace(name: str) -> None:
     until(
         f"{name} has its service account, without which there are no pods",
         lambda: accounts.list_namespaced_service_account(name).items,
+        # Controllers that found the API server away look for it again after up to a minute
+        # (client-go: 30 s, doubled at random), and a test before may have restarted it.
+        timeout=150,
     )
 
 
